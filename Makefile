@@ -1,0 +1,61 @@
+# Every command of the project. It needs make and Python 3.11 or later; uv is used where there is one.
+
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$name && break; done)
+COVERAGE ?= $(filter true,$(CI))
+
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-header --no-annotate --no-emit-index-url pyproject.toml
+
+ifdef UV
+VENV = uv venv --quiet --allow-existing --no-project --python $(PYTHON) .venv
+INSTALL = uv pip install --quiet --python $(BIN)/python
+else
+VENV = $(PYTHON) -m venv .venv
+INSTALL = $(BIN)/python -m pip --quiet --disable-pip-version-check install
+endif
+
+# The official SDK for Node.js, with which the emulator is tested; without npm those tests are skipped.
+NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/interop; fi
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/run ## See the whole system work on this machine: enqueue, drain, crash, replay
+	@$(BIN)/outbox demo
+
+test: .venv/dev ## Run every test (COVERAGE=1 also measures it and gates the core)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov)
+
+check: .venv/dev ## Check style, types, layers and the compose file
+	@echo "ruff"; $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
+	@echo "mypy"; $(BIN)/mypy --no-error-summary
+	@echo "import-linter"; $(BIN)/lint-imports --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@echo "check-jsonschema"; $(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: .venv/dev ## Put the code into the project's format
+	@$(BIN)/ruff check --quiet --fix && $(BIN)/ruff format --quiet
+
+lock: ## Pin the newest allowed dependencies again (needs uv)
+	@$(LOCK) --extra all --group build --output-file requirements/run.txt
+	@$(LOCK) --extra all --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+
+clean: ## Remove everything that make created
+	@rm -rf .venv tests/interop/node_modules .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: .venv/run holds what the product needs, .venv/dev what its tests and checks need besides.
+.venv/%: requirements/%.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Installing $< into .venv with $(if $(UV),uv,pip (some 20 seconds))"
+	@$(VENV)
+	@$(INSTALL) --require-hashes --requirement $<
+	@$(INSTALL) --no-build-isolation --no-deps --editable .
+	@$(if $(filter dev,$*),$(NODE_SDK))
+	@touch $@

@@ -1,0 +1,55 @@
+"""Every error that rocketmq-outbox raises, as one tree.
+
+::
+
+    OutboxError
+    ├── MessageError      (ValueError)    the caller's message breaks a limit; raised before any I/O
+    ├── ConfigError       (ValueError)    a setting is missing or wrong; names the key, never its secret value
+    ├── EnqueueError      (RuntimeError)  the transaction given to ``enqueue`` cannot carry the promise
+    ├── DatabaseError     (RuntimeError)  the outbox's database is unreachable or not migrated
+    └── OperationError    (RuntimeError)  an operator asked for something that the row's state forbids
+
+What goes wrong between the relay and the broker is never raised: it is a value, see `outbox.outcomes`.
+"""
+
+__all__ = ["ConfigError", "DatabaseError", "EnqueueError", "MessageError", "OperationError", "OutboxError"]
+
+
+class OutboxError(Exception):
+    """Base of every error raised by this package."""
+
+
+class MessageError(OutboxError, ValueError):
+    """A message breaks a rule of the HTTP API or of the outbox.
+
+    Attributes:
+        field: name of the `outbox.Message` parameter at fault, such as ``"tag"``.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class ConfigError(OutboxError, ValueError):
+    """A setting is missing or wrong.
+
+    Attributes:
+        key: the setting's environment name, such as ``"OUTBOX_ENDPOINT"``.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+
+
+class EnqueueError(OutboxError, RuntimeError):
+    """The session or connection cannot make the row part of the caller's transaction."""
+
+
+class DatabaseError(OutboxError, RuntimeError):
+    """The outbox's database cannot be reached, or its schema is not the one this version needs."""
+
+
+class OperationError(OutboxError, RuntimeError):
+    """The row does not exist, or its state does not allow what the operator asked for."""
