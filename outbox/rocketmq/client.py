@@ -1,0 +1,163 @@
+"""Publishing one message: request, exchange, outcome. Never raises for what the network or the broker did."""
+
+import re
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from importlib.metadata import version
+from typing import Final
+
+from outbox.errors import ConfigError, MessageError
+from outbox.outcomes import Fault, Outcome, Refused
+from outbox.rocketmq.answers import epoch_of, outcome_of
+from outbox.rocketmq.signature import MQ_VERSION, authorization, signature
+from outbox.rocketmq.transport import HttpAnswer, HttpRequest, NoAnswer, Transport
+from outbox.rocketmq.wire import publish_xml
+from outbox.settings import Destination
+
+__all__ = ["Client"]
+
+_CONTENT_TYPE: Final = "text/xml;charset=utf-8"
+_USER_AGENT: Final = f"rocketmq-outbox/{version('rocketmq-outbox')}"
+_TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]{0,64}")
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+_LARGEST_OFFSET_S = 86_400.0
+
+
+class Client:
+    """The publishing side of the HTTP API, for one destination. Safe to share between threads.
+
+    `publish` is `request_for`, ``transport.send`` and `outcome_of` in a row; an engine that keeps many requests in
+    flight from one thread calls the first and the last itself.
+
+    Args:
+        destination: instance and credentials; its endpoint is the transport's.
+        transport: what sends the requests.
+        wall_clock: seconds since 1970, for the ``Date`` header, which the broker takes within 15 minutes of its own.
+
+    Raises:
+        ConfigError: an instance id, group id or credential could not be sent unchanged as part of a request line or
+            header. Never names a secret's value.
+    """
+
+    def __init__(
+        self, destination: Destination, transport: Transport, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        _check(destination)
+        self._destination = destination
+        self._transport = transport
+        self._wall_clock = wall_clock
+        self._query = f"?ns={destination.instance_id}" if destination.instance_id else ""
+        self._token = destination.security_token.get_secret_value() if destination.security_token else ""
+        self._headers = {
+            "Content-Type": _CONTENT_TYPE,
+            "x-mq-version": MQ_VERSION,
+            "User-Agent": _USER_AGENT,
+            "Accept-Encoding": "identity",
+            "Connection": "keep-alive",
+        }
+        self._dated = (0, "")
+        self._last_date = ""
+        self._clock_offset_s: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Client(destination={self._destination.name!r})"
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """Seconds by which the broker's clock was last seen ahead of ours, to about a second.
+
+        From the ``Date`` of answers: informs, and changes nothing. None until one was seen; a date more than 24 hours
+        off is taken for nonsense and passed over.
+        """
+        return self._clock_offset_s
+
+    def publish(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> Outcome:
+        """Publish one message, once.
+
+        Args:
+            topic: 1–64 of ``A–Z a–z 0–9 _ -``.
+            body: the text as `outbox.Message` accepted it.
+            tag: None for none.
+            properties: as the row holds them, ``k:v|k:v|``.
+            deadline_s: seconds for all of it: connecting, TLS, sending, and the whole answer.
+        """
+        try:
+            request = self.request_for(topic, body, tag, properties, deadline_s=deadline_s)
+        except MessageError as error:
+            return Refused(Fault("InvalidTopic", str(error)))
+        return self.outcome_of(self._transport.send(request), body)
+
+    def request_for(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> HttpRequest:
+        """The request that publishes one message, signed now. Arguments as for `publish`.
+
+        Raises:
+            MessageError: the topic would not be sent as it is signed.
+        """
+        if not _TOPIC.fullmatch(topic):
+            raise MessageError("topic", "must be 1–64 of A–Z a–z 0–9 _ -")
+        xml = publish_xml(body, tag, properties)
+        target = f"/topics/{topic}/messages{self._query}"
+        return HttpRequest("POST", target, self._signed("POST", target, xml), xml, deadline_s)
+
+    def outcome_of(self, answer: HttpAnswer | NoAnswer, body: str) -> Outcome:
+        """What the answer means for the message whose text was ``body``."""
+        now = self._wall_clock()
+        if isinstance(answer, HttpAnswer):
+            self._note_clock(answer.headers.get("Date", ""), now)
+        secret = self._destination.access_key_secret.get_secret_value()
+        return outcome_of(answer, body, now=now, hidden=(secret, self._token))
+
+    def _signed(self, method: str, target: str, body: bytes) -> dict[str, str]:
+        destination = self._destination
+        date = self._date()
+        secret = destination.access_key_secret.get_secret_value()
+        proof = signature(secret, method, target, date, _CONTENT_TYPE)
+        headers = {
+            "Authorization": authorization(destination.access_key_id, proof),
+            "Date": date,
+            "Content-Length": str(len(body)),
+            **self._headers,
+        }
+        if self._token:
+            headers["security-token"] = self._token
+        return headers
+
+    def _date(self) -> str:
+        second = int(self._wall_clock())
+        known, text = self._dated
+        if second != known:
+            text = formatdate(second, usegmt=True)
+            # One assignment, so that no thread can read the second of one date with the text of another.
+            self._dated = (second, text)
+        return text
+
+    def _note_clock(self, date: str, now: float) -> None:
+        # The same text as last time cannot tell anything new; parsing it would cost more than signing a request.
+        if date == self._last_date:
+            return
+        self._last_date = date
+        at = epoch_of(date)
+        if at is not None and abs(at - now) <= _LARGEST_OFFSET_S:
+            self._clock_offset_s = at - now
+
+
+def _check(destination: Destination) -> None:
+    """Refuse what would have to be encoded on a request line, or could end a header line."""
+    token = destination.security_token
+    for setting, pattern, value in (
+        ("instance_id", _UNRESERVED, destination.instance_id),
+        ("group_id", _UNRESERVED, destination.group_id),
+        ("access_key_id", _VISIBLE_ASCII, destination.access_key_id),
+        ("access_key_secret", _VISIBLE_ASCII, destination.access_key_secret.get_secret_value()),
+        ("security_token", _VISIBLE_ASCII, token.get_secret_value() if token else "none"),
+    ):
+        if not pattern.fullmatch(value):
+            allowed = (
+                "at most 64 of A–Z a–z 0–9 . _ ~ -"
+                if pattern is _UNRESERVED
+                else "visible ASCII, without spaces and line ends"
+            )
+            where = "" if destination.name == "default" else f" (destination {destination.name!r})"
+            raise ConfigError(f"OUTBOX_{setting.upper()}", f"must be {allowed}{where}")

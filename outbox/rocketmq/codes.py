@@ -1,0 +1,126 @@
+"""What each answer to a publish means, as data: one table by the broker's ``<Code>``, one by HTTP status.
+
+The code decides first, because the status alone does not tell passing from permanent: throttling is a 400, clock skew a
+408. The status decides where there is no code, or none that this table knows.
+
+Sources: "Error codes for the HTTP client SDK"; statuses and codes that only the official SDKs or issues name are the
+same everywhere they are named. What an answer does not prove is taken as unknown: a message counts as not accepted only
+where the broker, or whoever answered in its place, says that it did not do the work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+
+from outbox.outcomes import Paused, Refused, Retry, Unknown
+
+__all__ = ["CODES", "STATUSES", "Rule", "rule_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of a publish that was answered so.
+
+    Attributes:
+        outcome: the kind of outcome.
+        because: why, in words that an operator can act on.
+        accepted: as in `outbox.outcomes.Fault`: False when the message was certainly not taken, None when unknown.
+    """
+
+    outcome: type[Refused | Paused | Retry | Unknown]
+    because: str
+    accepted: bool | None = False
+
+
+def _unknown(because: str) -> Rule:
+    return Rule(Unknown, because, accepted=None)
+
+
+_NOT_A_PUBLISH = "an answer to another operation than a publish; it makes no sense here"
+
+CODES: Mapping[str, Rule] = MappingProxyType(
+    {
+        # The message breaks a rule, and always will.
+        "InvalidArgument": Rule(Refused, "the XML does not fit the schema, or a value is too long or out of range"),
+        "InvalidContent": Rule(Refused, "the message holds characters that the broker does not take"),
+        "InvalidDigest": Rule(Refused, "the body does not fit its Content-MD5"),
+        "InvalidQueryString": Rule(Refused, "a query parameter is wrong for this request"),
+        "MalformedXML": Rule(Refused, "the request body is not well-formed XML"),
+        # Keys and permissions.
+        "AccessDenied": Rule(Paused, "no permission, or the topic or instance is not the account's: check both"),
+        "HTTPForbidden": Rule(Paused, "the account may not use the HTTP API here"),
+        "InvalidAccessKeyId": Rule(Paused, "the AccessKeyId is unknown: check OUTBOX_ACCESS_KEY_ID"),
+        "InvalidAuthorizationHeader": Rule(Paused, "the Authorization header was not understood: check the keys"),
+        "MissingAuthorizationHeader": Rule(Paused, "the Authorization header did not arrive: look for a proxy"),
+        "SignatureDoesNotMatch": Rule(Paused, "the signature is wrong: check OUTBOX_ACCESS_KEY_SECRET"),
+        # The clock: the broker takes dates within 15 minutes of its own.
+        "InvalidDateHeader": Rule(Paused, "the Date header was not understood: look for a proxy"),
+        "MissingDateHeader": Rule(Paused, "the Date header did not arrive: look for a proxy"),
+        "TimeExpired": Rule(Paused, "this machine's clock is more than 15 minutes off: set it"),
+        # The endpoint and the topic.
+        "InvalidRequestURL": Rule(Paused, "the endpoint is not one of the HTTP API: check OUTBOX_ENDPOINT"),
+        "SubscriptionNotExist": Rule(Paused, "the group does not exist: check OUTBOX_GROUP_ID"),
+        "TopicNotExist": Rule(Paused, "the topic does not exist, or takes another type of message"),
+        # The quota.
+        "QpsLimitExceeded": Rule(Paused, "the instance's limit of requests a second is reached"),
+        "Throttling": Rule(Paused, "the broker asks for fewer requests"),
+        # The broker itself: it may have done the work before it failed.
+        "InternalError": _unknown("the broker failed"),
+        "InternalServerError": _unknown("the broker failed"),
+        "RequestTimeout": _unknown("the broker gave up waiting, for the request or for itself"),
+        # What other operations answer.
+        "AckFail": Rule(Retry, _NOT_A_PUBLISH),
+        "AckMessageFail": Rule(Retry, _NOT_A_PUBLISH),
+        "MessageNotExist": Rule(Retry, _NOT_A_PUBLISH),
+        "MissingReceiptHandle": Rule(Retry, _NOT_A_PUBLISH),
+        "ReceiptHandleError": Rule(Retry, _NOT_A_PUBLISH),
+        "StateConflict": Rule(Retry, "named by one official SDK and nowhere explained"),
+    }
+)
+
+#: An error page: a 4xx with no ``<Code>`` to it. A code that is missing from `CODES` is the broker's all the same.
+_NOT_THE_BROKERS = Rule(Paused, "an error that is not the broker's: a proxy, firewall or wrong endpoint answered")
+_UNKNOWN_CODE = Rule(Retry, "an error of the broker's that this version does not know")
+_UNAVAILABLE = Rule(Paused, "the service is unavailable; it may have done the work before", accepted=None)
+_NOT_AN_ANSWER = _unknown("no answer that a publish can have: something stands in the broker's place")
+
+#: By status, exact ones before ranges; the first that holds the status counts.
+STATUSES: Mapping[range, Rule] = MappingProxyType(
+    {
+        range(201, 202): _unknown("success without a readable MessageId"),
+        range(401, 402): Rule(Paused, "a proxy or firewall asks for credentials"),
+        range(403, 404): Rule(Paused, "forbidden, without a code that says why"),
+        range(404, 405): Rule(Paused, "nothing is found at this path: check OUTBOX_ENDPOINT and the topic"),
+        range(407, 408): Rule(Paused, "a proxy asks for credentials"),
+        # Whoever gave up may have passed the request on before.
+        range(408, 409): _unknown("the request took too long for somebody on the way"),
+        # The one 4xx of a proxy that is about this message and not about the proxy: pausing would stop the others.
+        range(413, 414): Rule(Retry, "the request is too large for somebody on the way"),
+        range(429, 430): Rule(Paused, "fewer requests are asked for"),
+        range(503, 504): _UNAVAILABLE,
+        range(200, 300): _unknown("success, but not the 201 of a publish: somebody may have passed the request on"),
+        # A redirect is never followed: it would carry the signature elsewhere. A 303 may follow work that was done.
+        range(300, 400): Rule(Paused, "a redirect, which no broker sends: a proxy answered", accepted=None),
+        range(400, 500): _NOT_THE_BROKERS,
+        range(500, 600): _unknown("the broker, or a gateway before it, failed"),
+    }
+)
+
+
+def rule_for(status: int, code: str | None) -> Rule:
+    """The rule for an answer that is not a readable 201.
+
+    Args:
+        status: HTTP status, any integer.
+        code: ``<Code>`` of the answer's ``<Error>``, None where there was no readable one. It counts only where the
+            status says that there was an error.
+    """
+    by_status = next((rule for statuses, rule in STATUSES.items() if status in statuses), _NOT_AN_ANSWER)
+    if code is None or status < HTTPStatus.BAD_REQUEST:
+        return by_status
+    by_code = CODES.get(code)
+    if by_code is None:
+        return _UNKNOWN_CODE if by_status is _NOT_THE_BROKERS else by_status
+    # An outage must not burn attempts, whatever name the failing service gives it.
+    return _UNAVAILABLE if by_status is _UNAVAILABLE and by_code.outcome is Unknown else by_code
