@@ -1,0 +1,129 @@
+"""What the emulator offers beside the HTTP API, under ``/_emulator``: ledger, faults, clock. JSON, no keys, no I/O."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from outbox.emulator.broker import Broker
+from outbox.emulator.clock import BrokerClock
+from outbox.emulator.exchange import Answer, Request
+from outbox.emulator.faults import KINDS, FaultError, Faults
+
+__all__ = ["BANNER", "PREFIX", "Control"]
+
+PREFIX = "/_emulator"
+BANNER = (
+    "An emulator of the HTTP API of Message Queue for Apache RocketMQ, part of rocketmq-outbox. It is made for "
+    "development and tests, keeps everything in memory, and is not the service."
+)
+
+_Json = dict[str, Any]
+
+
+class _BadRequestError(ValueError):
+    """The request cannot be done; the text says why in one line."""
+
+
+class Control:
+    """Answers ``/_emulator…``.
+
+    Attributes:
+        requests: how many requests to the HTTP API there were since the ledger was cleared.
+    """
+
+    def __init__(self, broker: Broker, faults: Faults, clock: BrokerClock) -> None:
+        self.requests = 0
+        self._broker = broker
+        self._faults = faults
+        self._clock = clock
+        self._actions: dict[tuple[str, str], Callable[[dict[str, str], bytes], _Json]] = {
+            ("GET", ""): self._about,
+            ("GET", "/ledger"): self._read_ledger,
+            ("DELETE", "/ledger"): self._clear_ledger,
+            ("GET", "/faults"): self._read_faults,
+            ("POST", "/faults"): self._add_faults,
+            ("DELETE", "/faults"): self._clear_faults,
+            ("GET", "/clock"): self._read_clock,
+            ("POST", "/clock"): self._move_clock,
+        }
+
+    def handle(self, request: Request) -> Answer:
+        """Do what a request asks for; 400 with ``{"error": …}`` when it cannot be done, 404 when it is nothing here."""
+        path, _, query = request.target.partition("?")
+        action = self._actions.get((request.method, path.removeprefix(PREFIX).rstrip("/")))
+        if action is None:
+            known = ", ".join(f"{method} {PREFIX}{tail}" for method, tail in self._actions)
+            return _json(404, {"error": f"no such endpoint; known: {known}"})
+        try:
+            return _json(200, action(dict(parse_qsl(query, keep_blank_values=True)), request.body))
+        except (_BadRequestError, FaultError) as error:
+            return _json(400, {"error": str(error)})
+
+    def ledger(self, after: int = 0, *, bodies: bool = True) -> _Json:
+        """Return ``{"requests": n, "messages": […]}``, see `Broker.ledger`."""
+        return {"requests": self.requests, "messages": self._broker.ledger(after, bodies=bodies)}
+
+    def forget(self) -> None:
+        """Clear the ledger, and count requests from 0 again."""
+        self.requests = 0
+        self._broker.clear_ledger()
+
+    def _about(self, _query: dict[str, str], _body: bytes) -> _Json:
+        endpoints = [f"{method} {PREFIX}{tail}" for method, tail in self._actions]
+        return {"about": BANNER, "endpoints": endpoints, "faults": sorted(KINDS)}
+
+    def _read_ledger(self, query: dict[str, str], _body: bytes) -> _Json:
+        after, bodies = query.pop("after", "0"), query.pop("bodies", "true")
+        if query or not (after.isascii() and after.isdigit()) or bodies not in ("true", "false"):
+            raise _BadRequestError("the ledger takes after=N (a whole number) and bodies=true|false")
+        return self.ledger(int(after), bodies=bodies == "true")
+
+    def _clear_ledger(self, _query: dict[str, str], _body: bytes) -> _Json:
+        self.forget()
+        return self.ledger()
+
+    def _read_faults(self, _query: dict[str, str], _body: bytes) -> _Json:
+        return {"faults": self._faults.describe()}
+
+    def _add_faults(self, query: dict[str, str], body: bytes) -> _Json:
+        given = _parse(body)
+        specifications = given if isinstance(given, list) else [given]
+        if not all(isinstance(one, Mapping) for one in specifications):
+            raise _BadRequestError("a fault is a JSON object, or a list of them is given")
+        self._faults.add(*specifications)
+        return self._read_faults(query, b"")
+
+    def _clear_faults(self, query: dict[str, str], _body: bytes) -> _Json:
+        self._faults.clear()
+        return self._read_faults(query, b"")
+
+    def _read_clock(self, _query: dict[str, str], _body: bytes) -> _Json:
+        return {"now": self._clock.now()}
+
+    def _move_clock(self, query: dict[str, str], body: bytes) -> _Json:
+        match _parse(body):
+            case {"advance_s": int() | float() as seconds, **rest} if not rest and seconds >= 0 and _finite(seconds):
+                self._clock.advance(seconds)
+            case {"set": int() | float() as epoch, **rest} if not rest and epoch >= 0 and _finite(epoch):
+                self._clock.set(epoch)
+            case _:
+                raise _BadRequestError('the clock takes {"advance_s": seconds} or {"set": epoch seconds}')
+        return self._read_clock(query, b"")
+
+
+def _finite(number: float) -> bool:
+    # Beyond year 9999 no Date header can be written.
+    return math.isfinite(number) and number < 253402300800  # noqa: PLR2004
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise _BadRequestError(f"not JSON: {error}") from None
+
+
+def _json(status: int, document: _Json) -> Answer:
+    return Answer(status, json.dumps(document, ensure_ascii=False).encode(), "application/json")
