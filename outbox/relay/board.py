@@ -1,0 +1,304 @@
+"""What the relay knows between its stages: rows to publish, rows in flight, and what to tell the database."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from outbox.clock import Clock
+from outbox.outcomes import Fault, Outcome, Paused
+from outbox.relay.chains import Assignment, Chain, in_chains
+from outbox.relay.findings import Findings, LanePause, mark_of
+from outbox.retry import Done, LaneHealth, Policy, judge, pause_s
+from outbox.store.claim import ClaimedRow
+from outbox.store.lanes import AutomaticPause, Lane
+from outbox.store.mark import Mark, Release
+
+__all__ = ["Board"]
+
+MARKS_AT_ONCE = 500
+MARK_WITHIN_S = 0.05
+
+
+class Board:
+    """The relay's state in memory. Every method may be called from any thread.
+
+    Args:
+        clock: time and locks.
+        policy: limits and waits of retries.
+        room: rows that may wait here before the claimer is told to stop, at least 1.
+        bytes_in_flight: sum of the bodies being published at once; a larger body goes alone.
+    """
+
+    def __init__(self, clock: Clock, policy: Policy, *, room: int, bytes_in_flight: int) -> None:
+        self._clock = clock
+        self._policy = policy
+        self._room = room
+        self._budget = bytes_in_flight
+        lock = clock.lock()
+        self._lock = lock
+        self._work = clock.condition(lock)
+        self._news = clock.condition(lock)
+        self._found = clock.condition(lock)
+        self._ready: deque[Chain] = deque()
+        self._waiting_rows = 0
+        self._in_flight = 0
+        self._bytes = 0
+        self._idle_publishers = 0
+        self._findings = Findings()
+        self._found_at = 0.0
+        self._flushing = False
+        self._health: dict[Lane, LaneHealth] = {}
+        self._paused_at: dict[Lane, float] = {}
+        self._alone = False
+        self._woken = False
+        self._closed = False
+        #: Grows when a lane pauses and again when the database knows of it, to tell a look from a later one.
+        self.pauses = 0
+
+    # --- the claimer's side ---
+
+    def offer(
+        self,
+        lane: Lane,
+        rows: Sequence[ClaimedRow],
+        start_before: float,
+        probe: AutomaticPause | None,
+        seen: int | None = None,
+    ) -> int:
+        """Take claimed rows; returns how many publishers could be busy now.
+
+        ``seen`` is what `pauses` was when the claimer last looked for lanes; what it is now, if not given.
+        """
+        with self._lock:
+            seen = self.pauses if seen is None else seen
+            if self._closed or self._is_stale(lane, seen):
+                self._give_back(rows)
+                return 0
+            self._ready.extend(Chain(lane, chain, start_before, probe, seen) for chain in in_chains(rows))
+            self._alone = any(row.alone for row in rows)
+            self._count_waiting(len(rows))
+            self._work.notify(min(len(self._ready), self._idle_publishers))
+            return self._in_flight + len(self._ready)
+
+    def give_back(self, rows: Sequence[ClaimedRow]) -> None:
+        """Release rows that were claimed for nothing."""
+        with self._lock:
+            self._give_back(rows)
+
+    def is_stale(self, lane: Lane, seen: int) -> bool:
+        """Whether the lane has paused since the look that ``seen`` is of."""
+        with self._lock:
+            return self._is_stale(lane, seen)
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait until there is room for rows, and none here that must be alone; False after ``timeout`` seconds."""
+        until = self._clock.monotonic() + timeout
+        with self._lock:
+            while self._crowded() and not self._closed and (left := until - self._clock.monotonic()) > 0:
+                self._news.wait(left)
+            return not self._crowded()
+
+    def rest(self, timeout: float) -> None:
+        """Wait until woken, or until the last row is marked, at most ``timeout`` seconds."""
+        until = self._clock.monotonic() + timeout
+        with self._lock:
+            while not self._woken and (left := until - self._clock.monotonic()) > 0:
+                self._news.wait(left)
+            self._woken = False
+
+    def wake(self) -> None:
+        """Have a resting claimer look again now."""
+        with self._lock:
+            self._woken = True
+            self._news.notify_all()
+
+    def empty(self) -> bool:
+        """Whether every row ever offered has been marked."""
+        with self._lock:
+            return self._is_empty()
+
+    def close(self) -> None:
+        """Give back what no publisher has taken; publishers end after the row they hold, the marker after the last."""
+        with self._lock:
+            self._closed = self._woken = True
+            while self._ready:
+                self._give_back_chain(self._ready.popleft())
+            for condition in (self._work, self._news, self._found):
+                condition.notify_all()
+
+    # --- the publishers' side ---
+
+    def take(self) -> Assignment | None:
+        """Wait for a row to publish; None when the board is closed."""
+        with self._lock:
+            while not self._closed:
+                assignment = self._next()
+                if assignment:
+                    self._call_publisher()
+                    return assignment
+                self._idle_publishers += 1
+                self._work.wait()
+                self._idle_publishers -= 1
+            return None
+
+    def done(self, assignment: Assignment, outcome: Outcome | None) -> None:
+        """Report what came of the row; None when its lease was lost before the publish started."""
+        chain, row = assignment.chain, assignment.row
+        with self._lock:
+            self._in_flight -= 1
+            self._bytes -= row.body_bytes
+            if row.alone:
+                self._alone = False
+                self._news.notify_all()
+            if outcome is None:
+                self._give_back_chain(chain)
+            else:
+                self._settle(chain, row, outcome)
+            self._call_publisher()
+            if self._is_quiet():
+                self._found.notify_all()
+
+    # --- the marker's side ---
+
+    def findings(self) -> Findings | None:
+        """Wait for something to tell the database; None when the board is closed and all is told.
+
+        That is: 500 marks, or 50 ms after the first, or at once for a pause or when nothing can be published meanwhile.
+        """
+        with self._lock:
+            while not self._due():
+                if self._closed and not self._in_flight and not self._findings:
+                    return None
+                first = self._found_at + MARK_WITHIN_S - self._clock.monotonic()
+                self._found.wait(max(first, 0.0) if self._findings else None)
+            findings, self._findings = self._findings, Findings()
+            self._flushing = True
+            return findings
+
+    def told(self, findings: Findings) -> None:
+        """The database knows ``findings`` now."""
+        with self._lock:
+            self._flushing = False
+            for pause in findings.pauses:
+                self.pauses += 1
+                self._paused_at[pause.lane] = self.pauses
+            self._call_publisher()
+            # The next rows of these keys or lanes can be claimed now, or there is nothing left to wait for.
+            self._woken |= findings.ordered or bool(findings.ended) or self._is_empty()
+            self._news.notify_all()
+
+    # --- under the lock ---
+
+    def _next(self) -> Assignment | None:
+        while self._ready:
+            chain = self._ready[0]
+            if self._clock.monotonic() > chain.start_before:
+                self._give_back_chain(self._ready.popleft())
+                continue
+            row = chain.rows[0]
+            if not self._may_start(row):
+                return None
+            self._ready.popleft()
+            chain.rows.popleft()
+            self._count_waiting(-1)
+            self._in_flight += 1
+            self._bytes += row.body_bytes
+            return Assignment(chain, row)
+        return None
+
+    def _call_publisher(self) -> None:
+        if self._ready and self._idle_publishers:
+            self._work.notify()
+
+    def _may_start(self, row: ClaimedRow) -> bool:
+        if row.alone:
+            # It may end this process: first the database must know of every other row that was held here.
+            return not self._in_flight and not self._findings and not self._flushing
+        return not self._in_flight or self._bytes + row.body_bytes <= self._budget
+
+    def _is_stale(self, lane: Lane, seen: int) -> bool:
+        return self._paused_at.get(lane, 0) > seen
+
+    def _count_waiting(self, rows: int) -> None:
+        crowded = self._crowded()
+        self._waiting_rows += rows
+        if crowded and not self._crowded():
+            self._news.notify_all()
+
+    def _settle(self, chain: Chain, row: ClaimedRow, outcome: Outcome) -> None:
+        stale = self._is_stale(chain.lane, chain.seen)
+        excused = stale or chain.probe is not None
+        verdict = judge(outcome, row.attempts, self._policy, self._clock.uniform, excused=excused)
+        self._find(mark_of(row, verdict))
+        self._findings.ordered |= row.ordering_key is not None
+        if isinstance(verdict, Done):
+            self._health.pop(chain.lane, None)
+            self._go_on(chain, stale=stale)
+            return
+        self._give_back_chain(chain)
+        if stale:
+            return
+        fault = verdict.fault if chain.probe else self._health.setdefault(chain.lane, LaneHealth()).note(outcome)
+        if fault:
+            self._pause(chain, fault, outcome)
+
+    def _go_on(self, chain: Chain, *, stale: bool) -> None:
+        if chain.probe:
+            self._findings.ended.append(chain.lane)
+            chain.probe = None
+        if self._closed or stale:
+            self._give_back_chain(chain)
+        elif chain.rows:
+            self._ready.appendleft(chain)
+
+    def _pause(self, chain: Chain, fault: Fault, outcome: Outcome) -> None:
+        failures = chain.probe.failures + 1 if chain.probe else 1
+        asked = outcome.retry_after_s if isinstance(outcome, Paused) else None
+        rest = pause_s(failures, self._clock.uniform, asked)
+        self._findings.pauses.append(LanePause(chain.lane, rest, fault, failures))
+        self._health.pop(chain.lane, None)
+        # No look can know of the pause before the database does.
+        self._paused_at[chain.lane] = math.inf
+        self.pauses += 1
+        ready, self._ready = self._ready, deque()
+        for other in ready:
+            if other.lane == chain.lane:
+                self._give_back_chain(other)
+            else:
+                self._ready.append(other)
+
+    def _give_back_chain(self, chain: Chain) -> None:
+        self._give_back(chain.rows)
+        self._count_waiting(-len(chain.rows))
+        chain.rows.clear()
+
+    def _give_back(self, rows: Iterable[ClaimedRow]) -> None:
+        for row in rows:
+            self._alone &= not row.alone
+            self._find(Release(row.id, row.lease_token))
+
+    def _find(self, mark: Mark) -> None:
+        if not self._findings.marks:
+            self._found_at = self._clock.monotonic()
+            self._found.notify_all()
+        self._findings.marks.append(mark)
+        if len(self._findings.marks) == MARKS_AT_ONCE:
+            self._found.notify_all()
+
+    def _due(self) -> bool:
+        if not self._findings:
+            return False
+        if len(self._findings.marks) >= MARKS_AT_ONCE or self._findings.pauses or self._is_quiet():
+            return True
+        return self._clock.monotonic() >= self._found_at + MARK_WITHIN_S
+
+    def _crowded(self) -> bool:
+        full = self._waiting_rows >= self._room or len(self._findings.marks) >= self._room + MARKS_AT_ONCE
+        return full or self._alone
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing can be published before the findings are told; a row that must be alone waits for that."""
+        return not self._in_flight and (not self._ready or self._ready[0].rows[0].alone)
+
+    def _is_empty(self) -> bool:
+        return not self._in_flight and not self._ready and not self._findings and not self._flushing

@@ -1,0 +1,54 @@
+"""What is true of a row, in SQL. The words of the partial indexes' own conditions stand here, beside nothing else's."""
+
+from sqlalchemy import ColumnElement, FromClause, String, and_, bindparam, exists, literal_column, not_, or_
+
+from outbox.states import State
+from outbox.table import db_now, pauses
+
+__all__ = ["due", "of_lane", "operator_paused", "ordered", "row_id", "same_lane", "state_is", "unordered"]
+
+_LARGEST_ID = 2**63 - 1
+
+
+def state_is(rows: FromClause, *states: State) -> ColumnElement[bool]:
+    """The states as SQL literals: with parameters, no planner recognises a partial index."""
+    literals = [literal_column(f"'{state}'", String()) for state in states]
+    return rows.c.state == literals[0] if len(literals) == 1 else rows.c.state.in_(literals)
+
+
+def unordered(rows: FromClause) -> ColumnElement[bool]:
+    """Pending, without an ordering key: the index of due rows."""
+    return and_(state_is(rows, State.PENDING), rows.c.ordering_key.is_(None))
+
+
+def ordered(rows: FromClause) -> ColumnElement[bool]:
+    """Pending or failed, with an ordering key: the index of ordering keys."""
+    return and_(state_is(rows, State.PENDING, State.FAILED), rows.c.ordering_key.is_not(None))
+
+
+def due(rows: FromClause) -> ColumnElement[bool]:
+    """A pending row that may be claimed now: its time has come, and nobody holds a lease that has not ended."""
+    free = or_(rows.c.lease_until.is_(None), rows.c.lease_until < db_now())
+    return and_(state_is(rows, State.PENDING), rows.c.available_at <= db_now(), free)
+
+
+def of_lane(rows: FromClause) -> ColumnElement[bool]:
+    """Rows of one lane, which the parameters of `outbox.store.lanes.Lane.parameters` name."""
+    return and_(rows.c.destination == bindparam("lane_destination"), rows.c.topic == bindparam("lane_topic"))
+
+
+def same_lane(rows: FromClause, others: FromClause) -> ColumnElement[bool]:
+    """Rows of the lane that a row of ``others`` is of."""
+    return and_(rows.c.destination == others.c.destination, rows.c.topic == others.c.topic)
+
+
+def operator_paused(rows: FromClause) -> ColumnElement[bool]:
+    """Rows in a lane that an operator has paused."""
+    in_force = or_(pauses.c.until.is_(None), pauses.c.until > db_now())
+    return exists().where(same_lane(pauses, rows), not_(pauses.c.automatic), in_force).correlate(rows)
+
+
+def row_id(reference: int | str) -> int | None:
+    """The row id that an operator's reference is; None for an ``outbox_id``, which has hyphens."""
+    text = str(reference)
+    return min(int(text), _LARGEST_ID) if text.isdecimal() else None

@@ -1,0 +1,92 @@
+"""Builds what a process needs from its settings: the database, the HTTP clients, the relay."""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from outbox.clock import SYSTEM, Clock
+from outbox.relay import Counts, Drained, Relay, Swept
+from outbox.relay.pipeline import Publisher, RelayConfig
+from outbox.retry import Policy
+from outbox.rocketmq.client import Client
+from outbox.rocketmq.transport import RequestsTransport
+from outbox.settings import Settings
+from outbox.store.database import Database
+from outbox.store.engine import create_engine
+from outbox.store.lanes import left_to_do
+
+__all__ = ["Runtime", "runtime"]
+
+# Beside the claimer and the marker, a few publishers at a time may read large bodies.
+_ENGINE_CONNECTIONS = 8
+
+
+class Runtime:
+    """The long-lived objects of one process. Nothing is opened before it is used.
+
+    Args:
+        settings: each part checks the settings that it needs, when it is first used.
+        clock: time and threads for what is built.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock = SYSTEM) -> None:
+        self.settings = settings
+        self.clock = clock
+
+    @cached_property
+    def database(self) -> Database:
+        """The outbox's database. Raises `ConfigError` without ``OUTBOX_DATABASE_URL``."""
+        settings = self.settings
+        url = settings.require("database_url")
+        engine = create_engine(url, schema=settings.table_schema, pool_size=_ENGINE_CONNECTIONS)
+        return Database(engine, sleep=self.clock.sleep)
+
+    @cached_property
+    def publishers(self) -> Mapping[str, Publisher]:
+        """An HTTP client for each destination. Raises `ConfigError` where one is missing or wrong."""
+        return {name: self._client(name) for name in self.settings.destination_names()}
+
+    def relay(self, on_progress: Callable[[Counts], None] = lambda _counts: None) -> Relay:
+        """A relay over all lanes, to be run once."""
+        settings = self.settings
+        config = RelayConfig(
+            batch_size=settings.batch_size,
+            concurrency=settings.concurrency,
+            lease_s=settings.lease_s,
+            request_deadline_s=settings.request_deadline_s,
+            policy=Policy(settings.max_attempts, settings.backoff_base_s, settings.backoff_max_s),
+            skip_failed_heads=settings.skip_failed_heads,
+            keep_sent=settings.keep_sent,
+        )
+        return Relay(self.database, self.publishers, config, self.clock, on_progress)
+
+    def drained(self, timeout_s: float) -> Drained:
+        """The ending of a drain."""
+        return Drained(self.clock, self._left_to_do, timeout_s)
+
+    def swept(self, longest_s: float, *, nudged: bool) -> Swept:
+        """The ending of a sweep."""
+        return Swept(self.clock, self._left_to_do, longest_s, nudged=nudged)
+
+    def _left_to_do(self) -> bool:
+        return left_to_do(self.database, self.settings.skip_failed_heads)
+
+    def _client(self, name: str) -> Client:
+        destination = self.settings.destination(name)
+        transport = RequestsTransport(destination.endpoint, pool_size=self.settings.concurrency)
+        return Client(destination, transport, self.clock.wall)
+
+
+_runtimes: dict[int, Runtime] = {}
+
+
+def runtime(load: Callable[[], Settings] = Settings.from_env) -> Runtime:
+    """This process's runtime, built at first use.
+
+    A forked child gets its own: a connection shared with the parent would hand one process the other's answers. It
+    keeps the parent's, unused, for some drivers say goodbye to the server when a connection is collected.
+    """
+    pid = os.getpid()
+    if pid not in _runtimes:
+        _runtimes.setdefault(pid, Runtime(load()))
+    return _runtimes[pid]
