@@ -176,8 +176,7 @@ def _first_ids(connection: Connection, rows: list[Row]) -> dict[str, int]:
         return {}
     there = {_key(first): first for first in _first_rows(connection, rows)}
     pairs = [(row, there[_key(row)]) for row in rows if _key(row) in there]
-    if log.isEnabledFor(logging.INFO):
-        _log_deduplicated(connection, pairs)
+    _log_deduplicated(connection, pairs)
     return {row["outbox_id"]: first["id"] for row, first in pairs}
 
 
@@ -195,7 +194,7 @@ def _log_deduplicated(connection: Connection, pairs: list[tuple[Row, Mapping[str
     for row, first in pairs:
         differs = _without_body(row) != _without_body(first) or bodies.get(first["id"]) != row["body"]
         extra = {name: row[name] for name in _KEY} | {"outbox_id": first["outbox_id"], "differs": differs}
-        log.info("outbox.deduplicated", extra=extra)
+        log.log(logging.WARNING if differs else logging.INFO, "outbox.deduplicated", extra=extra)
 
 
 def _without_body(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 
 from outbox.clock import SYSTEM, Clock
 from outbox.relay import Counts, Drained, Relay, Swept
 from outbox.relay.pipeline import Publisher, RelayConfig
 from outbox.retry import Policy
 from outbox.rocketmq.client import Client
+from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.transport import RequestsTransport
 from outbox.settings import Settings
 from outbox.store.database import Database
@@ -72,9 +73,9 @@ class Runtime:
         return left_to_do(self.database, self.settings.skip_failed_heads)
 
     def _client(self, name: str) -> Client:
-        destination = self.settings.destination(name)
-        transport = RequestsTransport(destination.endpoint, pool_size=self.settings.concurrency)
-        return Client(destination, transport, self.clock.wall)
+        keyring = Keyring(partial(self.settings.destination, name))
+        transport = RequestsTransport(keyring.endpoint, pool_size=self.settings.concurrency)
+        return Client(keyring, transport, self.clock.wall)
 
 
 _runtimes: dict[int, Runtime] = {}

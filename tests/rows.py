@@ -2,6 +2,7 @@
 
 import uuid
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import event, insert, select, update
 
@@ -10,6 +11,11 @@ from outbox.store.lanes import Lane
 from outbox.table import attempts, audit, db_after, messages
 
 ORDERS = Lane("default", "orders")
+
+
+def ago(seconds):
+    """The instant so long ago; negative for one to come. (The databases are on this machine.)"""
+    return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
 def new_row(**over):

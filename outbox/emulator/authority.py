@@ -19,7 +19,7 @@ class Authority:
     """Verifies requests against the keys that are known.
 
     Args:
-        keys: AccessKeyId → AccessKeySecret.
+        keys: AccessKeyId → AccessKeySecret; any number, all good at once.
         security_token: the only ``security-token`` that is let in; None lets in any, and none.
         clock: the broker's.
     """
@@ -28,6 +28,15 @@ class Authority:
         self._keys = dict(keys)
         self._security_token = security_token
         self._clock = clock
+
+    def key_ids(self) -> list[str]:
+        """Return the ids of the keys that are known."""
+        return sorted(self._keys)
+
+    def change_keys(self, changes: Mapping[str, str | None]) -> None:
+        """Make keys known from now on, by AccessKeyId; a secret of None makes one unknown."""
+        keys = {**self._keys, **changes}
+        self._keys = {key_id: secret for key_id, secret in keys.items() if secret is not None}
 
     def verify(self, request: Request) -> None:
         """Let a request pass.

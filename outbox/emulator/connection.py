@@ -22,6 +22,7 @@ __all__ = ["Connection"]
 _MAX_HEAD = 1024 * 1024
 # A body of 4 MiB may be five times as long when it is escaped.
 _MAX_REQUEST = 32 * 1024 * 1024
+_PADDING = b" " * 65_536
 _LINGER_NOT = struct.pack("ii", 1, 0)
 _logger = logging.getLogger("outbox.emulator")
 
@@ -51,6 +52,8 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
+        self._writable = asyncio.Event()
+        self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (asyncio)."""
@@ -63,6 +66,14 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
+
+    def pause_writing(self) -> None:
+        """Note that the client does not keep up (asyncio)."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Note that it does again (asyncio)."""
+        self._writable.set()
 
     def abort(self) -> None:
         """End at once, unanswered."""
@@ -178,12 +189,24 @@ class Connection(asyncio.Protocol):
         for piece in _pieces(data if manner.cut is None else data[: manner.cut], drip=manner.drip_s > 0):
             self._transport.write(piece)
             await asyncio.sleep(manner.drip_s)
+        if manner.cut is None:
+            await self._pad(manner.pad)
         if manner.reset:
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
             self._transport.abort()
         elif manner.close or manner.cut is not None or not asked.keep_alive:
             self._hang_up()
             self._transport.close()
+
+    async def _pad(self, size: int) -> None:
+        """Write so many spaces, as fast as the client reads, and stop when it goes."""
+        while size > 0 and not self._transport.is_closing():
+            piece = _PADDING[:size]
+            self._transport.write(piece)
+            size -= len(piece)
+            # The first lets other connections have their turn, the second waits for this one's client.
+            await asyncio.sleep(0)
+            await self._writable.wait()
 
 
 def _pieces(data: bytes, *, drip: bool) -> list[bytes]:

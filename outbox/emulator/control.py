@@ -1,4 +1,4 @@
-"""What the emulator offers beside the HTTP API, under ``/_emulator``: ledger, faults, clock. JSON, no keys, no I/O."""
+"""What the emulator offers beside the HTTP API, under ``/_emulator``: ledger, faults, clock, keys. JSON, no I/O."""
 
 import json
 import math
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from outbox.emulator.authority import Authority
 from outbox.emulator.broker import Broker
 from outbox.emulator.clock import BrokerClock
 from outbox.emulator.exchange import Answer, Request
@@ -33,9 +34,10 @@ class Control:
         requests: how many requests to the HTTP API there were since the ledger was cleared.
     """
 
-    def __init__(self, broker: Broker, faults: Faults, clock: BrokerClock) -> None:
+    def __init__(self, broker: Broker, authority: Authority, faults: Faults, clock: BrokerClock) -> None:
         self.requests = 0
         self._broker = broker
+        self._authority = authority
         self._faults = faults
         self._clock = clock
         self._actions: dict[tuple[str, str], Callable[[dict[str, str], bytes], _Json]] = {
@@ -47,6 +49,8 @@ class Control:
             ("DELETE", "/faults"): self._clear_faults,
             ("GET", "/clock"): self._read_clock,
             ("POST", "/clock"): self._move_clock,
+            ("GET", "/keys"): self._read_keys,
+            ("POST", "/keys"): self._change_keys,
         }
 
     def handle(self, request: Request) -> Answer:
@@ -111,6 +115,20 @@ class Control:
             case _:
                 raise _BadRequestError('the clock takes {"advance_s": seconds} or {"set": epoch seconds}')
         return self._read_clock(query, b"")
+
+    def _read_keys(self, _query: dict[str, str], _body: bytes) -> _Json:
+        return {"keys": self._authority.key_ids()}
+
+    def _change_keys(self, query: dict[str, str], body: bytes) -> _Json:
+        changes = _parse(body)
+        if not isinstance(changes, dict) or not all(_is_key(*change) for change in changes.items()):
+            raise _BadRequestError('the keys take {"AccessKeyId": "secret"}, or null to take one away')
+        self._authority.change_keys(changes)
+        return self._read_keys(query, b"")
+
+
+def _is_key(key_id: str, secret: Any) -> bool:
+    return bool(key_id) and (secret is None or isinstance(secret, str) and bool(secret))
 
 
 def _finite(number: float) -> bool:

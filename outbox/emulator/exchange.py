@@ -42,6 +42,7 @@ class Manner:
         reset: end the connection, by a TCP reset.
         close: end the connection after the answer, without having announced it.
         clock_off_s: seconds by which the ``Date`` header is wrong.
+        pad: so many spaces follow the body, as a part of it; they are sent piece by piece and never held in memory.
     """
 
     delay_s: float = 0.0
@@ -50,6 +51,7 @@ class Manner:
     reset: bool = False
     close: bool = False
     clock_off_s: float = 0.0
+    pad: int = 0
 
 
 PLAIN = Manner()
@@ -73,7 +75,7 @@ def _date(second: int) -> str:
 
 
 def encode(answer: Answer, request_id: str, now: float, *, keep_alive: bool) -> bytes:
-    """Write an answer, head and body.
+    """Write an answer, head and body, without what pads it.
 
     ``x-mq-request-id`` is in lower case because the official Python SDK looks for that spelling alone.
     """
@@ -87,5 +89,5 @@ def encode(answer: Answer, request_id: str, now: float, *, keep_alive: bool) -> 
     ]
     lines += [f"{name}: {value}" for name, value in answer.headers]
     if answer.status != _NO_CONTENT:
-        lines += [f"Content-Type: {answer.content_type}", f"Content-Length: {len(answer.body)}"]
+        lines += [f"Content-Type: {answer.content_type}", f"Content-Length: {len(answer.body) + answer.manner.pad}"]
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + answer.body

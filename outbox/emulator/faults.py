@@ -105,6 +105,15 @@ def _drip(fault: "Fault", answer: Answer) -> Result:
     return _with_manner(answer, drip_s=fault.parameters["seconds"])
 
 
+def _huge_body(fault: "Fault", answer: Answer) -> Result:
+    return _with_manner(answer, pad=fault.parameters["bytes"])
+
+
+def _many_headers(fault: "Fault", answer: Answer) -> Result:
+    filler = tuple((f"X-Filler-{number}", "1") for number in range(1, fault.parameters["headers"] + 1))
+    return replace(answer, headers=answer.headers + filler)
+
+
 def _close_after(_fault: "Fault", answer: Answer) -> Result:
     return _with_manner(answer, close=True)
 
@@ -188,6 +197,8 @@ KINDS: Mapping[str, Kind] = {
     "wrong_md5": Kind("publish", {}, after=_wrong_md5),
     "wrong_clock": Kind("publish", {"seconds": Parameter(float, 3600.0)}, after=_wrong_clock),
     "drip": Kind("publish", {"seconds": Parameter(float, 0.05, 0)}, after=_drip),
+    "huge_body": Kind("publish", {"bytes": Parameter(int, 1_073_741_824, 1)}, after=_huge_body),
+    "many_headers": Kind("publish", {"headers": Parameter(int, 100_000, 1, 1_000_000)}, after=_many_headers),
     "close_after": Kind("publish", {}, after=_close_after),
     "lost_commit": Kind("commit", {}, after=_accept_then_drop),
 }

@@ -191,6 +191,10 @@ class Emulator:
         """Unset every fault."""
         self._call(self._site.faults.clear)
 
+    def change_keys(self, changes: Mapping[str, str | None]) -> None:
+        """Let further keys in, AccessKeyId → AccessKeySecret, beside those that are known; None takes one away."""
+        self._call(lambda: self._site.authority.change_keys(changes))
+
     def now(self) -> float:
         """Return the broker's time, epoch seconds."""
         return self._call(self._site.clock.now)

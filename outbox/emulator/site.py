@@ -44,9 +44,9 @@ class Site:
         self.faults = Faults()
         self.waiters = Waiters(self.clock)
         self.broker = Broker(self.clock, strict_topics, rules)
-        self.control = Control(self.broker, self.faults, self.clock)
-        authority = Authority(keys, security_token, self.clock)
-        self._api = Api(self.broker, authority, self.faults, self.clock, self.waiters.wake)
+        self.authority = Authority(keys, security_token, self.clock)
+        self.control = Control(self.broker, self.authority, self.faults, self.clock)
+        self._api = Api(self.broker, self.authority, self.faults, self.clock, self.waiters.wake)
         self._serial = count(1)
 
     def answer(self, request: Request) -> Answer | Poll:

@@ -98,11 +98,13 @@ class Board:
                 self._news.wait(left)
             return not self._crowded()
 
-    def rest(self, timeout: float) -> None:
-        """Wait until woken, or until the last row is marked, at most ``timeout`` seconds."""
+    def rest(self, timeout: float, *, until_empty: bool) -> None:
+        """Wait until woken, or until every row is marked if that is asked for, at most ``timeout`` seconds."""
         until = self._clock.monotonic() + timeout
         with self._lock:
-            while not self._woken and (left := until - self._clock.monotonic()) > 0:
+            while not self._woken and not (until_empty and self._is_empty()):
+                if (left := until - self._clock.monotonic()) <= 0:
+                    break
                 self._news.wait(left)
             self._woken = False
 
@@ -183,8 +185,8 @@ class Board:
                 self.pauses += 1
                 self._paused_at[pause.lane] = self.pauses
             self._call_publisher()
-            # The next rows of these keys or lanes can be claimed now, or there is nothing left to wait for.
-            self._woken |= findings.ordered or bool(findings.ended) or self._is_empty()
+            # The next rows of these keys or lanes can be claimed now.
+            self._woken |= findings.ordered or bool(findings.ended)
             self._news.notify_all()
 
     # --- under the lock ---

@@ -133,7 +133,7 @@ class Relay:
         finished, since = 0, self._clock.monotonic()
         while not self._stopping:
             claimed, stale = self._look()
-            busy = stale or claimed or not self._board.empty()
+            busy = stale or claimed > 0 or not self._board.empty()
             if self.counts.finished > finished or not busy:
                 finished, since = self.counts.finished, self._clock.monotonic()
             is_getting_on = busy and self._clock.monotonic() - since <= self._patience_s
@@ -141,7 +141,7 @@ class Relay:
             if rest is None:
                 return
             if not stale:
-                self._board.rest(rest)
+                self._board.rest(rest, until_empty=is_getting_on)
 
     def _look(self) -> tuple[int, bool]:
         try:

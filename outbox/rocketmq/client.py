@@ -4,12 +4,14 @@ import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final
 
-from outbox.errors import ConfigError, MessageError
+from outbox.errors import MessageError
 from outbox.outcomes import Fault, Outcome, Refused
 from outbox.rocketmq.answers import epoch_of, outcome_of
+from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.signature import MQ_VERSION, authorization, signature
 from outbox.rocketmq.transport import HttpAnswer, HttpRequest, NoAnswer, Transport
 from outbox.rocketmq.wire import publish_xml
@@ -20,8 +22,6 @@ __all__ = ["Client"]
 _CONTENT_TYPE: Final = "text/xml;charset=utf-8"
 _USER_AGENT: Final = f"rocketmq-outbox/{version('rocketmq-outbox')}"
 _TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]{0,64}")
-_VISIBLE_ASCII = re.compile(r"[!-~]+")
 _LARGEST_OFFSET_S = 86_400.0
 
 
@@ -32,7 +32,8 @@ class Client:
     flight from one thread calls the first and the last itself.
 
     Args:
-        destination: instance and credentials; its endpoint is the transport's.
+        destination: instance and credentials; its endpoint is the transport's. A `Keyring` where keys may change while
+            the process runs.
         transport: what sends the requests.
         wall_clock: seconds since 1970, for the ``Date`` header, which the broker takes within 15 minutes of its own.
 
@@ -42,14 +43,11 @@ class Client:
     """
 
     def __init__(
-        self, destination: Destination, transport: Transport, wall_clock: Callable[[], float] = time.time
+        self, destination: Destination | Keyring, transport: Transport, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        _check(destination)
-        self._destination = destination
+        self._keyring = destination if isinstance(destination, Keyring) else Keyring(lambda: destination)
         self._transport = transport
         self._wall_clock = wall_clock
-        self._query = f"?ns={destination.instance_id}" if destination.instance_id else ""
-        self._token = destination.security_token.get_secret_value() if destination.security_token else ""
         self._headers = {
             "Content-Type": _CONTENT_TYPE,
             "x-mq-version": MQ_VERSION,
@@ -62,7 +60,7 @@ class Client:
         self._clock_offset_s: float | None = None
 
     def __repr__(self) -> str:
-        return f"Client(destination={self._destination.name!r})"
+        return f"Client(destination={self._keyring.name!r})"
 
     @property
     def clock_offset_s(self) -> float | None:
@@ -98,20 +96,23 @@ class Client:
         if not _TOPIC.fullmatch(topic):
             raise MessageError("topic", "must be 1–64 of A–Z a–z 0–9 _ -")
         xml = publish_xml(body, tag, properties)
-        target = f"/topics/{topic}/messages{self._query}"
-        return HttpRequest("POST", target, self._signed("POST", target, xml), xml, deadline_s)
+        now = self._wall_clock()
+        destination = self._keyring.current(now)
+        query = f"?ns={destination.instance_id}" if destination.instance_id else ""
+        target = f"/topics/{topic}/messages{query}"
+        return HttpRequest("POST", target, self._signed(destination, "POST", target, xml, now), xml, deadline_s)
 
     def outcome_of(self, answer: HttpAnswer | NoAnswer, body: str) -> Outcome:
         """What the answer means for the message whose text was ``body``."""
         now = self._wall_clock()
         if isinstance(answer, HttpAnswer):
             self._note_clock(answer.headers.get("Date", ""), now)
-        secret = self._destination.access_key_secret.get_secret_value()
-        return outcome_of(answer, body, now=now, hidden=(secret, self._token))
+            if answer.status == HTTPStatus.FORBIDDEN:
+                self._keyring.refused()
+        return outcome_of(answer, body, now=now, hidden=self._keyring.secrets())
 
-    def _signed(self, method: str, target: str, body: bytes) -> dict[str, str]:
-        destination = self._destination
-        date = self._date()
+    def _signed(self, destination: Destination, method: str, target: str, body: bytes, now: float) -> dict[str, str]:
+        date = self._date(now)
         secret = destination.access_key_secret.get_secret_value()
         proof = signature(secret, method, target, date, _CONTENT_TYPE)
         headers = {
@@ -120,12 +121,12 @@ class Client:
             "Content-Length": str(len(body)),
             **self._headers,
         }
-        if self._token:
-            headers["security-token"] = self._token
+        if destination.security_token:
+            headers["security-token"] = destination.security_token.get_secret_value()
         return headers
 
-    def _date(self) -> str:
-        second = int(self._wall_clock())
+    def _date(self, now: float) -> str:
+        second = int(now)
         known, text = self._dated
         if second != known:
             text = formatdate(second, usegmt=True)
@@ -141,23 +142,3 @@ class Client:
         at = epoch_of(date)
         if at is not None and abs(at - now) <= _LARGEST_OFFSET_S:
             self._clock_offset_s = at - now
-
-
-def _check(destination: Destination) -> None:
-    """Refuse what would have to be encoded on a request line, or could end a header line."""
-    token = destination.security_token
-    for setting, pattern, value in (
-        ("instance_id", _UNRESERVED, destination.instance_id),
-        ("group_id", _UNRESERVED, destination.group_id),
-        ("access_key_id", _VISIBLE_ASCII, destination.access_key_id),
-        ("access_key_secret", _VISIBLE_ASCII, destination.access_key_secret.get_secret_value()),
-        ("security_token", _VISIBLE_ASCII, token.get_secret_value() if token else "none"),
-    ):
-        if not pattern.fullmatch(value):
-            allowed = (
-                "at most 64 of A–Z a–z 0–9 . _ ~ -"
-                if pattern is _UNRESERVED
-                else "visible ASCII, without spaces and line ends"
-            )
-            where = "" if destination.name == "default" else f" (destination {destination.name!r})"
-            raise ConfigError(f"OUTBOX_{setting.upper()}", f"must be {allowed}{where}")

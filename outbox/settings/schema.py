@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from outbox.errors import ConfigError
+from outbox.settings.credentials import Provider, provided
 from outbox.settings.problems import Place, config_error, unknown, wrong
 from outbox.settings.values import (
     NAME,
@@ -39,6 +41,7 @@ __all__ = ["Destination", "Settings"]
 log = logging.getLogger("outbox")
 
 _FILE = "_file"
+_KEYS = ("access_key_id", "access_key_secret", "security_token")
 
 
 class Destination(BaseModel):
@@ -50,6 +53,7 @@ class Destination(BaseModel):
         instance_id: sent as ``ns``; left out of the request when empty.
         group_id: sent as ``consumer`` when half messages are ended or checked; may be empty otherwise.
         security_token: sent as ``security-token`` beside temporary (STS) keys.
+        expires_at: when such keys end; None where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -61,6 +65,7 @@ class Destination(BaseModel):
     access_key_id: KeyId
     access_key_secret: Secret
     security_token: Secret | None = None
+    expires_at: AwareDatetime | None = None
 
 
 def _file_field() -> Any:
@@ -83,6 +88,7 @@ class _Access(BaseModel):
     access_key_secret_file: Path | None = _file_field()
     security_token: Secret | None = Field(None, description="the token of temporary (STS) keys")
     security_token_file: Path | None = _file_field()
+    credentials: Provider | None = Field(None, description="a callable that gives the keys, as module:name")
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +104,13 @@ class _Access(BaseModel):
         stem = str(info.field_name).removesuffix(_FILE)
         if value is not None and stem != info.field_name and info.data.get(stem) is not None:
             raise ValueError("is set beside the same key without _FILE; give only one of them")
+        return value
+
+    @field_validator("credentials")
+    @classmethod
+    def _not_beside_keys(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and any(info.data.get(name) or info.data.get(name + _FILE) for name in _KEYS):
+            raise ValueError("is set beside keys; give either them or what gives them")
         return value
 
 
@@ -234,7 +247,7 @@ class Settings(_Access, BaseSettings):
         return (*(["default"] if describe_default or not self.destinations else []), *self.destinations)
 
     def destination(self, name: str = "default") -> Destination:
-        """All that a request to a destination needs, with the secrets that their files hold now.
+        """All that a request to a destination needs, with the keys that their files hold or their callable gives now.
 
         Raises:
             ConfigError: there is no such destination, or something of it is missing or cannot be read, or its endpoint
@@ -243,9 +256,11 @@ class Settings(_Access, BaseSettings):
         given, place = (self, ()) if name == "default" else (self.destinations.get(name), ("destinations", name))
         if given is None:
             raise ConfigError("OUTBOX_DESTINATIONS", f"has no {name[:64]!r}; add it, or use another destination")
-        values = {field: _plain(given, place, field) for field in Destination.model_fields if field != "name"}
+        values = {field: _plain(given, place, field) for field in ("endpoint", "instance_id", "group_id", *_KEYS)}
+        if given.credentials is not None:
+            values |= provided(given.credentials, (*place, "credentials"))
         endpoint = _present(values["endpoint"], (*place, "endpoint"))
-        sts = values["security_token"] is not None
+        sts = bool(values["security_token"])
         try:
             values["endpoint"] = usable_endpoint(endpoint, allow_http=self.allow_http, sts=sts)
         except ValueError as error:

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     ColumnElement,
     Dialect,
     Double,
@@ -31,7 +30,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import Alias
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from outbox.table import MYSQL, messages
 
@@ -127,17 +126,18 @@ class _ById(Alias):
     inherit_cache = True
 
 
-class _HasId(FunctionElement[bool]):
+class _HasId(FunctionElement[Any]):
     inherit_cache = True
-    type = Boolean()
+    # A Boolean would become "… = 1" on SQLite, and no index serves that.
+    type = NullType()
 
 
-def by_id(name: str = "m") -> FromClause:
+def by_id(name: str = "m") -> Any:
     """The messages under an alias, to be read or updated through their primary key; goes with `has_id`."""
     return _ById._construct(messages, name=name)  # noqa: SLF001 - as above
 
 
-def has_id(rows: FromClause) -> ColumnElement[bool]:
+def has_id(rows: FromClause) -> ColumnElement[Any]:
     """Rows whose id is in the parameter ``ids``, a sequence of ints."""
     return _HasId(rows.c.id, bindparam("ids", type_=_Ids()))
 
@@ -175,7 +175,7 @@ def _compile_has_id(element: _HasId, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(_HasId, "sqlite")
 def _compile_has_id_sqlite(element: _HasId, compiler: SQLCompiler, **kw: Any) -> str:
     row_id, ids = (compiler.process(one, **kw) for one in element.clauses)
-    return f"{row_id} IN (SELECT value FROM json_each({ids}))"
+    return f"{row_id} IN (SELECT value FROM json_each({ids}))"  # noqa: S608 - constants
 
 
 @compiles(_HasId, *MYSQL)
@@ -212,21 +212,21 @@ class Marked:
     """The messages that are in the parameter ``marks``, a JSON array of objects.
 
     Attributes:
-        rows: the messages.
+        rows: the messages, to be updated through their primary key.
         given: the objects' values by name, as expressions; what an object lacks is NULL.
         condition: joins them.
     """
 
-    rows: FromClause
+    rows: Any
     given: Mapping[str, ColumnElement[Any]]
     condition: ColumnElement[bool]
 
 
 @cache
 def marked(dialect: str) -> Marked:
-    """To be updated through their primary key."""
+    """See `Marked`."""
     if dialect in MYSQL:
-        given = {name: literal_column(f"v.{name}", kind) for name, kind in _MARK_COLUMNS.items()}
+        given = {name: literal_column(f"v.given_{name}", kind) for name, kind in _MARK_COLUMNS.items()}
         return Marked(_ByMark._construct(messages, name="m"), given, true())  # noqa: SLF001 - as above
     rows = messages.alias("m")
     columns = [column(name, kind) for name, kind in _MARK_COLUMNS.items()]
@@ -251,9 +251,11 @@ def _compile_by_mark(element: Any, compiler: Any, *, asfrom: bool = False, **kw:
     alias = compiler.visit_alias(element, asfrom=asfrom, **kw)
     if not asfrom:
         return str(alias)
-    names = ", ".join(f"{name} {_type(compiler, kind)} PATH '$.{name}'" for name, kind in _MARK_COLUMNS.items())
+    kinds = {name: _type(compiler, kind) for name, kind in _MARK_COLUMNS.items()}
+    # SQLAlchemy does not say whose column it sets, so that the names must differ.
+    names = ", ".join(f"given_{name} {kind} PATH '$.{name}'" for name, kind in kinds.items())
     marks = compiler.process(bindparam("marks", type_=String()))
-    return f"JSON_TABLE({marks}, '$[*]' COLUMNS ({names})) AS v STRAIGHT_JOIN {alias} ON {element.name}.id = v.id"
+    return f"JSON_TABLE({marks}, '$[*]' COLUMNS ({names})) AS v STRAIGHT_JOIN {alias} ON {element.name}.id = v.given_id"
 
 
 def _parameter(element: _MarkRows, compiler: SQLCompiler, kw: dict[str, Any]) -> str:
@@ -304,5 +306,7 @@ def is_not_migrated(error: DBAPIError) -> bool:
 
 
 def _code(error: DBAPIError) -> Any:
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return state or next(iter(getattr(error.orig, "args", ())), None)
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    if isinstance(number, int):  # PyMySQL 2 has a SQLSTATE besides, but one that says less
+        return number
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)

@@ -106,7 +106,7 @@ def rows_to_lease(rows: FromClause) -> Select[Any]:
     )
 
 
-def lease_update(rows: FromClause) -> Update:
+def lease_update(rows: Any) -> Update:
     """The UPDATE of a lease, without its WHERE; parameters ``lease_s`` and ``token``.
 
     The assignments stand in an order that suits MariaDB and MySQL too, which let a later one see the earlier ones.

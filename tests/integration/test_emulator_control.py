@@ -177,6 +177,31 @@ def test_advance_does_not_make_clients_late(client, emulator):
     assert "TimeExpired" == client.publish("orders", "b").code
 
 
+def test_keys_come_and_go(ask, emulator):
+    """A key is good from the moment it is let in until it is taken away; no answer repeats a secret."""
+
+    def status(*credentials):
+        with ApiClient(emulator.url, *credentials) as client:
+            return client.publish("orders", "a").status
+
+    old, new = ("FAKEAKID", "FAKESECRET"), ("NEWAKID", "NEWSECRET")
+    both = ask("POST", "/keys", {"NEWAKID": "NEWSECRET"}), status(*old), status(*new)
+    emulator.change_keys({"FAKEAKID": None})
+
+    assert ((200, {"keys": ["FAKEAKID", "NEWAKID"]}), 201, 201) == both
+    assert ((200, {"keys": ["NEWAKID"]}), 403, 201) == (ask("GET", "/keys"), status(*old), status(*new))
+
+
+@pytest.mark.parametrize("document", [[], "NEWAKID", {"NEWAKID": ""}, {"": "secret"}, {"NEWAKID": 7}, b"{"])
+def test_keys_refuse_nonsense(ask, document):
+    """What is no id with a secret changes nothing."""
+    status, answer = ask("POST", "/keys", document)
+
+    assert 400 == status
+    assert answer["error"].startswith(("the keys take ", "not JSON: "))
+    assert {"keys": ["FAKEAKID"]} == ask("GET", "/keys")[1]
+
+
 def test_unknown_endpoint_names_the_known(ask):
     """A slip in a path or method is told with what there is."""
     status, answer = ask("PUT", "/ledgers")

@@ -4,9 +4,11 @@ from email.utils import parsedate_to_datetime
 from http.client import IncompleteRead, RemoteDisconnected
 from xml.etree import ElementTree as ET
 
+import psutil
 import pytest
 
 from tests.emulator_api import ApiClient, connect, raw_request
+from tests.emulator_process import emulator_process
 
 BODY = b"<Message><MessageBody>hello</MessageBody></Message>"
 
@@ -29,9 +31,9 @@ def publish_half(client):
     return client.publish("orders", "half", properties={"__TransCheckT": 10}).text("ReceiptHandle")
 
 
-def read_to_end(emulator, client):
+def read_to_end(emulator, client, *headers):
     """All bytes of the answer to one publish, until the connection ends."""
-    request = raw_request(client, "POST", client.target("orders"), BODY)
+    request = raw_request(client, "POST", client.target("orders"), BODY, *headers)
     with connect(emulator.url) as bare:
         bare.sendall(request)
         data = b""
@@ -199,6 +201,43 @@ def test_close_after_ends_the_connection_unannounced(client, emulator):
 
     assert b"Connection: keep-alive\r\n" in data
     assert data.endswith(b"</Message>")
+
+
+def test_huge_body_is_sent_in_full_to_whoever_reads_it(client, emulator):
+    """Every announced byte comes, a good answer first; the next request has its own answer."""
+    emulator.fault("huge_body", bytes=20_000_000, count=1)
+    reply = client.publish("orders", "a")
+
+    assert (201, str(len(reply.body))) == (reply.status, reply.headers["Content-Length"])
+    assert 20_000_000 == len(reply.body) - len(reply.body.rstrip(b" "))
+    assert reply.text("MessageId") == emulator.ledger()["messages"][0]["message_id"]
+    assert 201 == client.publish("orders", "b").status
+
+
+def test_huge_body_waits_for_its_client():
+    """A gigabyte for a client that does not read costs the emulator no memory, and other clients no time."""
+    with emulator_process() as process, ApiClient(process.url) as client, connect(process.url) as idle:
+        process.faults({"fault": "huge_body", "count": 1})
+        memory = psutil.Process(process.process.pid).memory_info
+        before = memory().rss
+        idle.sendall(raw_request(client, "POST", client.target("orders"), BODY))
+        started = time.monotonic()
+        answers = [client.publish("orders", "a").status for _ in range(50)]
+
+        assert [201] * 50 == answers
+        assert time.monotonic() - started < 2
+        assert memory().rss - before < 30_000_000
+
+
+def test_many_headers_come_before_a_good_answer(client, emulator):
+    """All the headers that were asked for, and the answer behind them."""
+    emulator.fault("many_headers", count=1)
+    data = read_to_end(emulator, client, "Connection: close")
+
+    assert data.startswith(b"HTTP/1.1 201 Created\r\n")
+    assert 100_000 == data.count(b"\r\nX-Filler-")
+    assert data.endswith(b"</Message>")
+    assert 201 == client.publish("orders", "b").status
 
 
 def test_faults_add_up(client, emulator):

@@ -579,7 +579,7 @@ CHANGES = [
 
 
 def test_enqueue_logs_a_duplicate(application, caplog):
-    """Who sends something else under a key that is taken can find out; the log has no body."""
+    """Who sends something else under a key that is taken is warned; the log has no body."""
     message = {"topic": "orders", "body": "body", "deduplication_key": "d"}
     with application.begin() as connection, caplog.at_level(logging.INFO, "outbox"):
         enqueue(connection, Message(**message))
@@ -589,7 +589,7 @@ def test_enqueue_logs_a_duplicate(application, caplog):
     records = deduplicated(caplog)
 
     assert [] == quiet
-    assert [False] + [True] * len(CHANGES) == [record.differs for record in records]
+    assert [(False, "INFO")] + [(True, "WARNING")] * len(CHANGES) == [(r.differs, r.levelname) for r in records]
     assert {("default", "orders", "d", outbox_id)} == {
         (record.destination, record.topic, record.deduplication_key, record.outbox_id) for record in records
     }

@@ -13,6 +13,7 @@ from outbox.store.lanes import Lane
 from outbox.store.mark import MarkSent, mark
 from outbox.table import db_after, messages
 from tests.rows import (
+    ago,
     change,
     expire_leases,
     history,
@@ -89,7 +90,7 @@ def test_claim_changes_no_state(engine, database):
 
 def test_claim_takes_those_due_longest_first(engine, database):
     """Rows come in the order in which they became due, as many as asked for."""
-    late, early, middle = (write_row(engine, available_at=db_after(-age)) for age in (10, 30, 20))
+    late, early, middle = (write_row(engine, available_at=ago(age)) for age in (10, 30, 20))
 
     assert [early, middle] == ids(take(database, limit=2))
     assert [late] == ids(take(database, limit=2))
@@ -105,7 +106,7 @@ def test_claim_takes_only_pending_rows(engine, database, state):
 
 def test_claim_skips_rows_not_due(engine, database):
     """A row in backoff, or scheduled beyond the horizon, is left until its time."""
-    write_row(engine, available_at=db_after(30))
+    write_row(engine, available_at=ago(-30))
 
     assert [] == take(database)
 
@@ -132,7 +133,7 @@ def test_claim_keeps_to_its_lane(engine, database):
 
 def test_claim_behind_a_paused_lane(engine, database):
     """Rows of one topic, however many, stand in nobody else's way."""
-    write_rows(engine, 2000, topic="paused", available_at=db_after(-3600))
+    write_rows(engine, 2000, topic="paused", available_at=ago(3600))
     ours = write_row(engine)
 
     assert [ours] == ids(take(database, limit=500))
@@ -270,7 +271,7 @@ def test_claim_and_enqueue_do_not_deadlock(engine, database):
 
 def test_claim_takes_a_poison_row_alone(engine, database):
     """The row due longest comes alone when two processes did not survive it; the others come after."""
-    poison = crashed(engine, 2, available_at=db_after(-60))
+    poison = crashed(engine, 2, available_at=ago(60))
     others = write_rows(engine, 2)[1:]
 
     (alone,) = take(database)
@@ -281,7 +282,7 @@ def test_claim_takes_a_poison_row_alone(engine, database):
 
 def test_claim_leaves_a_younger_poison_row_out(engine, database):
     """A batch of healthy rows takes no poison row along; it comes when it is the one due longest."""
-    healthy = write_row(engine, available_at=db_after(-60))
+    healthy = write_row(engine, available_at=ago(60))
     poison = crashed(engine, 3)
 
     assert [healthy] == ids(take(database))
@@ -314,7 +315,7 @@ def test_claim_charges_a_crash_while_alone(engine, database):
 
 def test_claim_buries_a_row_out_of_attempts(engine, database):
     """A row that crashed alone for the last time is failed, its outcome unknown; the next rows are claimed instead."""
-    poison = crashed(engine, 3, attempts=9, available_at=db_after(-60))
+    poison = crashed(engine, 3, attempts=9, available_at=ago(60))
     healthy = write_row(engine)
 
     claimed = take(database, max_attempts=10)

@@ -1,0 +1,66 @@
+"""The program ``outbox``: the commands with settings from the environment, log events on stderr, and the demo."""
+
+import logging
+import sys
+from io import TextIOWrapper
+
+import click
+
+from outbox import __version__
+from outbox.commands import OutboxCommands
+from outbox.commands.output import inert
+from outbox.demo import demo
+from outbox.settings import Settings
+from outbox.wiring import Runtime
+
+__all__ = ["main", "program"]
+
+# What every log record has; the rest is what the event says of itself.
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message"}
+
+
+class _OnStderr(logging.Handler):
+    """Shows a log event as one line: its level, its name, its fields."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = [f"{name}={_told(value)}" for name, value in vars(record).items() if name not in _PLAIN]
+        if record.exc_info:
+            told.append(f"exception={record.exc_info[1]!r}")
+        # stderr is looked up each time: a progress bar puts its own in place for as long as it stands.
+        click.echo(inert(" ".join([f"{record.levelname.lower()}:", record.getMessage(), *told])), err=True)
+
+
+def _told(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _log(_ctx: click.Context, _param: click.Parameter, level: str) -> None:
+    logging.basicConfig(handlers=[_OnStderr()], level=logging.WARNING)
+    logging.getLogger("outbox").setLevel(level.upper())
+
+
+program = OutboxCommands(lambda: Runtime(Settings.from_env()))
+program.add_command(demo)
+click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+    expose_value=False,
+    callback=_log,
+    help="The least of the log events to show on stderr.",
+)(program)
+click.version_option(__version__)(program)
+
+
+def main() -> None:
+    """Run one command of ``sys.argv`` and exit; see ``outbox --help`` for the exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A locale without the character is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+    program.main(prog_name="outbox")
+
+
+if __name__ == "__main__":
+    main()

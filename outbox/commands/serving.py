@@ -1,0 +1,119 @@
+"""``outbox worker`` and ``outbox emulator``: servers that run until they are told to end."""
+
+import json
+import os
+from typing import BinaryIO
+
+import click
+
+from outbox.commands.context import with_runtime
+from outbox.commands.faults import Failure
+from outbox.commands.output import talk
+from outbox.wiring import Runtime
+
+__all__ = ["emulator", "worker"]
+
+
+@click.command(short_help="A Celery worker with beat, for small deployments.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Worker processes or threads.  [default: Celery's]")
+@click.option(
+    "--pool",
+    type=click.Choice(["prefork", "solo", "threads"]),
+    default="prefork",
+    show_default=True,
+    help="Processes, none but this one, or threads.",
+)
+@click.option(
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="The least of Celery's log events to show.",
+)
+@with_runtime
+def worker(runtime: Runtime, /, concurrency: int | None, pool: str, loglevel: str) -> None:
+    """Run a Celery worker for the queue outbox, with Celery beat inside.
+
+    To start it needs OUTBOX_BROKER_URL alone; its tasks need what the relay needs. Run one such worker: each brings a
+    beat of its own, which costs needless looks at the database, though never a message twice. To run more, and in an
+    application that has Celery already, call outbox.celery.install and start Celery's own worker and beat.
+    """
+    runtime.settings.require("broker_url")
+    from outbox.celery import app  # noqa: PLC0415 - Celery costs the other commands too long a start
+
+    try:
+        app.connection_for_write().create_transport()
+    except ImportError as error:
+        raise Failure(f"OUTBOX_BROKER_URL: {error}; for Redis: pip install 'rocketmq-outbox[redis]'") from error
+    except (KeyError, ValueError) as error:
+        # Their texts may hold a part of the password.
+        raise Failure("OUTBOX_BROKER_URL: no URL that Celery knows; give one such as redis://host:6379/0") from error
+    options = ["--beat", "--queues=outbox", f"--pool={pool}", f"--loglevel={loglevel}"]
+    if concurrency is not None:
+        options.append(f"--concurrency={concurrency}")
+    app.worker_main(["worker", *options])
+
+
+@click.command(short_help="The HTTP API on this machine, for development and tests.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--strict-topics",
+    type=click.File("rb", lazy=False),
+    metavar="FILE",
+    help="A JSON object, topic to normal, ordered, scheduled or transactional; other topics are refused.",
+)
+@with_runtime
+def emulator(runtime: Runtime, /, host: str, port: int, strict_topics: BinaryIO | None) -> None:
+    r"""Run an emulator of the HTTP API of Message Queue for Apache RocketMQ, until SIGTERM or Ctrl-C.
+
+    The first line on stdout is "listening on http://HOST:PORT"; from then on it takes requests. It lets in the
+    AccessKey of OUTBOX_ACCESS_KEY_ID and OUTBOX_ACCESS_KEY_SECRET, which may be invented, and only the token of
+    OUTBOX_SECURITY_TOKEN if that is set. Everything is kept in memory. Official SDKs of every language work with it:
+    give them the URL as endpoint and any instance id.
+
+    \b
+    GET    /_emulator/ledger   what was published: {"requests": n, "messages": [...]}
+    DELETE /_emulator/ledger   forget it
+    POST   /_emulator/faults   a named fault, such as {"fault": "throttle", "rate": 0.1}
+    DELETE /_emulator/faults   no faults any more
+
+    \b
+    Example:
+      OUTBOX_ACCESS_KEY_ID=id OUTBOX_ACCESS_KEY_SECRET=secret outbox emulator --port 0
+    """
+    try:
+        from outbox.emulator import BANNER, serve  # noqa: PLC0415 - it needs an extra that no other command does
+    except ImportError as error:
+        raise Failure(str(error)) from error
+    settings = runtime.settings
+    keys = {settings.require("access_key_id"): settings.require("access_key_secret")}
+
+    def on_listening(url: str) -> None:
+        click.echo(f"listening on {url}")
+        talk(BANNER)
+
+    try:
+        serve(
+            host,
+            port,
+            keys,
+            security_token=settings.optional("security_token"),
+            strict_topics=None if strict_topics is None else _topic_kinds(strict_topics),
+            on_listening=on_listening,
+        )
+    except ValueError as error:
+        raise Failure(f"--strict-topics: {error}") from error
+    except OSError as error:
+        problem = os.strerror(error.errno) if error.errno else str(error)
+        raise Failure(f"cannot listen at {host}:{port}: {problem}; give another --port, or 0 for a free one") from error
+
+
+def _topic_kinds(file: BinaryIO) -> dict[str, str]:
+    try:
+        kinds = json.loads(file.read())
+    except ValueError as error:
+        raise Failure(f"{file.name}: is not JSON: {error}") from error
+    if not isinstance(kinds, dict) or not all(isinstance(kind, str) for kind in kinds.values()):
+        raise Failure(f'{file.name}: give one JSON object such as {{"orders": "normal"}}')
+    return kinds
