@@ -3,6 +3,8 @@
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$name && break; done)
 COVERAGE ?= $(filter true,$(CI))
+MESSAGES ?= 200000
+ANSWERS ?= 5000000
 
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
@@ -22,7 +24,7 @@ NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-f
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test cuts fuzz check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +34,13 @@ demo: .venv/run ## See the whole system work on this machine: enqueue, drain, cr
 
 test: .venv/dev ## Run every test (COVERAGE=1 also measures it and gates the core)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov)
+
+cuts: .venv/dev ## Cut the connection to the broker at every byte, stalls included (some half a minute)
+	@OUTBOX_TEST_STALL_STEP=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 tests/reliability/test_cuts.py
+
+fuzz: .venv/dev ## Fuzz MESSAGES=200000 and ANSWERS=5000000 (some eight minutes on two cores)
+	@OUTBOX_TEST_FUZZ_MESSAGES=$(MESSAGES) OUTBOX_TEST_FUZZ_ANSWERS=$(ANSWERS) \
+		$(BIN)/python -m pytest -n logical --dist worksteal tests/reliability/fuzz.py
 
 check: .venv/dev ## Check style, types, layers and the compose file
 	@echo "ruff"; $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet

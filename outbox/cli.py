@@ -17,17 +17,21 @@ __all__ = ["main", "program"]
 
 # What every log record has; the rest is what the event says of itself.
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message"}
+_AS_TRACEBACK = logging.Formatter()
 
 
 class _OnStderr(logging.Handler):
-    """Shows a log event as one line: its level, its name, its fields."""
+    """Shows a log event as one line: its level, its name, its fields. A defect has its traceback below."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        told = [f"{name}={_told(value)}" for name, value in vars(record).items() if name not in _PLAIN]
-        if record.exc_info:
-            told.append(f"exception={record.exc_info[1]!r}")
-        # stderr is looked up each time: a progress bar puts its own in place for as long as it stands.
-        click.echo(inert(" ".join([f"{record.levelname.lower()}:", record.getMessage(), *told])), err=True)
+        try:
+            told = [f"{name}={_told(value)}" for name, value in vars(record).items() if name not in _PLAIN]
+            lines = [" ".join([f"{record.levelname.lower()}:", record.getMessage(), *told])]
+            lines += _AS_TRACEBACK.formatException(record.exc_info).splitlines() if record.exc_info else []
+            # stderr is looked up each time: a progress bar puts its own in place for as long as it stands.
+            click.echo("\n".join(map(inert, lines)), err=True)
+        except Exception:  # noqa: BLE001 - what cannot be told must not stop the relay
+            self.handleError(record)
 
 
 def _told(value: object) -> str:

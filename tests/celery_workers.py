@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -44,7 +44,8 @@ class Worker:
     def kill(self) -> None:
         """End it and the processes of its pool where they stand."""
         for one in (*psutil.Process(self.process.pid).children(recursive=True), self.process):
-            one.kill()
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         self.process.wait()
 
 
@@ -84,21 +85,28 @@ def queue_of(url: str, name: str) -> Iterator[Callable[..., list[Any]]]:
     with Connection(url) as connection, connection.SimpleQueue(Queue(name, routing_key=name)) as queue:
 
         def take(timeout_s: float = 5) -> list[Any]:
-            taken = []
-            try:
-                while True:
-                    taken.append(queue.get(timeout=0.1 if taken else timeout_s))
+            taken: list[Any] = []
+
+            def take_one() -> bool:
+                with suppress(Empty):
+                    taken.append(queue.get_nowait())
                     taken[-1].ack()
-            except Empty:
-                return taken
+                    return True
+                return False
+
+            wait_for(take_one, timeout_s)
+            while take_one():
+                pass
+            return taken
 
         yield take
 
 
 @contextmanager
 def forgotten_installations() -> Iterator[None]:
-    """Whatever Celery applications the outbox is installed in meanwhile: no commit nudges them afterwards."""
+    """Commits nudge only the Celery applications that the outbox is installed in meanwhile, and none of these after."""
     hooks_before, installed_before = list(after_commit._hooks), dict(installation._installed)
+    after_commit._hooks.clear()
     try:
         yield
     finally:

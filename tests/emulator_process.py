@@ -31,6 +31,13 @@ class EmulatorProcess:
         """Set faults, each such as ``{"fault": "throttle", "rate": 0.1}``; returns all that are set."""
         return self._ask("POST", "faults", list(specifications))
 
+    def fault(self, name: str, **fields: Any) -> None:
+        """Set one fault."""
+        self.faults({"fault": name, **fields})
+
+    def begin_anew(self) -> None:
+        self._ask("DELETE", "")
+
     def clear_faults(self) -> None:
         self._ask("DELETE", "faults")
 

@@ -1,6 +1,8 @@
 """What `outbox.celery.install` adds to a Celery application."""
 
+import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 from celery import Celery, Task
@@ -10,10 +12,13 @@ from outbox.celery.process import PerProcess
 from outbox.celery.stopping import hook_into, told_to_stop
 from outbox.celery.sweep import LONGEST_S, Sweeper
 from outbox.enqueue import after_commit
+from outbox.errors import ConfigError
 from outbox.settings import Settings
 from outbox.wiring import Runtime
 
 __all__ = ["PURGE", "QUEUE", "RELAY", "install_with"]
+
+log = logging.getLogger("outbox")
 
 #: The queue that both tasks are routed to, unless the application's own routes say otherwise.
 QUEUE = "outbox"
@@ -68,8 +73,16 @@ class _Installation:
 
     def nudge(self) -> None:
         """Called after each commit that enqueued something."""
-        if self._settings().nudge:
+        if self._nudges:
             self._nudger().nudge()
+
+    @cached_property
+    def _nudges(self) -> bool:
+        try:
+            return self._settings().nudge
+        except ConfigError as error:
+            log.warning("outbox.nudge_failed", extra={"error": str(error)})
+            return False
 
     def add_tasks(self) -> None:
         @self._app.task(name=RELAY, **_TASK)

@@ -105,7 +105,9 @@ def emulator(runtime: Runtime, /, host: str, port: int, strict_topics: BinaryIO 
     except ValueError as error:
         raise Failure(f"--strict-topics: {error}") from error
     except OSError as error:
-        problem = os.strerror(error.errno) if error.errno else str(error)
+        # uvloop puts more words into its own text; a name that does not resolve has no number of the system's.
+        number = error.errno or 0
+        problem = os.strerror(number) if number > 0 else error.strerror
         raise Failure(f"cannot listen at {host}:{port}: {problem}; give another --port, or 0 for a free one") from error
 
 

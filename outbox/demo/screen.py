@@ -38,7 +38,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Say something that did not happen at a certain moment."""
-        self._console.print(Padding(text, (0, 0, 0, 2)))
+        self._console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
     @contextmanager
     def bars(self, *, orders: int, messages: int) -> Iterator[Callable[[Glance], None]]:
@@ -66,7 +66,7 @@ class Screen:
         for one in findings:
             held = "[bold red]broken[/]" if one.broken else "[green]kept[/]"
             table.add_row(held, one.promise, f"[dim]{one.found}[/]")
-        self._console.print(Padding(table, (0, 0, 0, 2)))
+        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
     def duplicates(self, duplicates: Sequence[Duplicate]) -> None:
         """Show each message that was delivered again, under the codes of its unknown outcomes."""
@@ -75,7 +75,7 @@ class Screen:
             by_cause.setdefault(one.cause, []).append(f"…{one.outbox_id[-_ID_END:]}")
         for cause, ids in sorted(by_cause.items()):
             self.say(f"{cause}, {len(ids)}:")
-            self._console.print(Padding(Text(" ".join(ids), style="dim"), (0, 0, 0, 4)))
+            self._console.print(Padding(Text(" ".join(ids), style="dim"), (0, 0, 0, 4), expand=False))
 
     def commands(self, commands: Sequence[tuple[str, str]]) -> None:
         """Show what to type next, each with what it does."""

@@ -51,7 +51,7 @@ def play(directory: Path, seed: int, screen: Screen) -> Evidence:
                 screen.line(f"the shop opens: {A_SECOND} orders a second")
                 watch.until(lambda seen: seen.taken >= OUTAGE_AFTER)
                 _cut_the_endpoint_off(here, screen, watch)
-                watch.until(lambda _: not shop.is_open)
+                watch.until(lambda seen: not seen.shop_is_open)
                 seen = watch.look()
                 screen.line(f"the shop closes: {seen.committed} orders committed, {seen.rolled_back} rolled back")
                 watch.until(lambda seen: not seen.pending)

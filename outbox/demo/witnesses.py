@@ -23,6 +23,7 @@ class Glance:
     """Where things stand.
 
     Attributes:
+        shop_is_open: whether orders are still to come.
         committed: orders that the shop committed.
         rolled_back: orders that it rolled back.
         pending: rows that the relay still owes a publish.
@@ -31,6 +32,7 @@ class Glance:
         again: deliveries beyond the first of their message.
     """
 
+    shop_is_open: bool
     committed: int
     rolled_back: int
     pending: int
@@ -54,7 +56,7 @@ class Witnesses:
         self._delivered: set[str] = set()
 
     def glance(self) -> Glance:
-        """Ask for numbers only."""
+        """Ask for numbers only. Raises what ended the shop before its time."""
         new = self._stage.emulator.ledger(self._read, bodies=False)["messages"]
         self._read += len(new)
         self._deliveries += sum(one["visible"] for one in new)
@@ -62,9 +64,15 @@ class Witnesses:
         # count(column) leaves nulls out.
         numbers = select(func.count(), func.count(messages.c.lease_token)).where(messages.c.state == "pending")
         pending, leased = self._stage.runtime.database.read(lambda connection: connection.execute(numbers).one())
-        shop, delivered = self._shop, len(self._delivered)
-        again = self._deliveries - delivered
-        return Glance(len(shop.committed), len(shop.rolled_back), pending, leased, delivered, again)
+        return Glance(
+            shop_is_open=self._shop.is_open,
+            committed=len(self._shop.committed),
+            rolled_back=len(self._shop.rolled_back),
+            pending=pending,
+            leased=leased,
+            delivered=len(self._delivered),
+            again=self._deliveries - len(self._delivered),
+        )
 
     def evidence(self) -> Evidence:
         """Ask for everything; what the broker says is also left in the stage's directory."""

@@ -25,7 +25,7 @@ class Authority:
     """
 
     def __init__(self, keys: Mapping[str, str], security_token: str | None, clock: BrokerClock) -> None:
-        self._keys = dict(keys)
+        self._keys = self._first_keys = dict(keys)
         self._security_token = security_token
         self._clock = clock
 
@@ -37,6 +37,10 @@ class Authority:
         """Make keys known from now on, by AccessKeyId; a secret of None makes one unknown."""
         keys = {**self._keys, **changes}
         self._keys = {key_id: secret for key_id, secret in keys.items() if secret is not None}
+
+    def reset(self) -> None:
+        """Know the keys of the beginning, and no others."""
+        self._keys = self._first_keys
 
     def verify(self, request: Request) -> None:
         """Let a request pass.

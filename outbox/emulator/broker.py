@@ -212,6 +212,11 @@ class Broker:
         """Forget what was accepted; topics and groups keep their messages."""
         self._ledger.clear()
 
+    def clear(self) -> None:
+        """Forget everything: topics, groups, half messages and the ledger."""
+        self._topics.clear()
+        self._ledger.clear()
+
 
 def _check_strict(known: str | None, kind: Kind | None) -> None:
     if known is None:

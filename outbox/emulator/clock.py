@@ -36,6 +36,10 @@ class BrokerClock:
         self._shift = epoch - self._wall()
         self._advanced = 0.0
 
+    def reset(self) -> None:
+        """Make it the wall clock's time."""
+        self._shift = self._advanced = 0.0
+
     def is_fresh(self, date: float) -> bool:
         """Tell whether a request of this ``Date`` (epoch seconds) is within 15 minutes of the broker's time."""
         off = date - self.now()

@@ -42,6 +42,7 @@ class Control:
         self._clock = clock
         self._actions: dict[tuple[str, str], Callable[[dict[str, str], bytes], _Json]] = {
             ("GET", ""): self._about,
+            ("DELETE", ""): self._begin_anew,
             ("GET", "/ledger"): self._read_ledger,
             ("DELETE", "/ledger"): self._clear_ledger,
             ("GET", "/faults"): self._read_faults,
@@ -74,9 +75,21 @@ class Control:
         self.requests = 0
         self._broker.clear_ledger()
 
+    def begin_anew(self) -> None:
+        """Be as at the start: no topics, messages and faults, the first keys, the wall clock's time."""
+        self._broker.clear()
+        self._authority.reset()
+        self._faults.clear()
+        self._clock.reset()
+        self.requests = 0
+
     def _about(self, _query: dict[str, str], _body: bytes) -> _Json:
         endpoints = [f"{method} {PREFIX}{tail}" for method, tail in self._actions]
         return {"about": BANNER, "endpoints": endpoints, "faults": sorted(KINDS)}
+
+    def _begin_anew(self, query: dict[str, str], _body: bytes) -> _Json:
+        self.begin_anew()
+        return self._about(query, b"")
 
     def _read_ledger(self, query: dict[str, str], _body: bytes) -> _Json:
         after, bodies = query.pop("after", "0"), query.pop("bodies", "true")

@@ -179,6 +179,10 @@ class Emulator:
         """Forget what was accepted, and count requests from 0 again; topics keep their messages."""
         self._call(self._site.control.forget)
 
+    def begin_anew(self) -> None:
+        """Be as at the start: no topics, messages and faults, the first keys, the wall clock's time."""
+        self._call(self._site.control.begin_anew)
+
     def fault(self, name: str, **fields: Any) -> None:
         """Set a fault, such as ``fault("throttle", rate=0.1, topic="orders", seed=7)``.
 

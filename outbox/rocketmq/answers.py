@@ -36,8 +36,8 @@ def outcome_of(answer: HttpAnswer | NoAnswer, body: str, *, now: float, hidden: 
     if isinstance(answer, NoAnswer):
         return Unknown(answer.fault) if answer.fault.accepted is None else Paused(answer.fault)
     if answer.status == _CREATED:
-        return _created(answer, body)
-    return _failed(answer, now, (*hidden, body))
+        return _created(answer, body, hidden)
+    return _failed(answer, body, now, hidden)
 
 
 def epoch_of(date: str) -> float | None:
@@ -48,24 +48,25 @@ def epoch_of(date: str) -> float | None:
         return None
 
 
-def _created(answer: HttpAnswer, body: str) -> Outcome:
+def _created(answer: HttpAnswer, body: str, hidden: Collection[str]) -> Outcome:
     try:
         published = read_published(answer.body)
     except UnreadableXmlError as error:
-        return Unknown(_fault(answer, "UnreadableAnswer", f"201, but its body is {error}", accepted=None))
+        return Unknown(_fault(answer, "UnreadableAnswer", f"201, but its body is {error}", hidden, accepted=None))
     ours = md5(body.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
     if published.body_md5.lower() != ours:
         text = f"the broker took {published.message_id} with another body than ours: its MD5 differs"
-        return Refused(_fault(answer, "BodyMismatch", text, accepted=True))
+        return Refused(_fault(answer, "BodyMismatch", text, hidden, accepted=True))
     return Sent(published.message_id, published.receipt_handle)
 
 
-def _failed(answer: HttpAnswer, now: float, hidden: Collection[str]) -> Outcome:
+def _failed(answer: HttpAnswer, body: str, now: float, hidden: Collection[str]) -> Outcome:
     error = _error_in(answer)
-    code = error.code if error is not None and _CODE.fullmatch(error.code) else None
-    rule = rule_for(answer.status, error.code if error is not None else None)
-    text = printable(error.message if error is not None else "", hidden) or rule.because
-    fault = _fault(answer, code or f"Http{answer.status}", text, accepted=rule.accepted, error=error)
+    code = error.code if error is not None else None
+    rule = rule_for(answer.status, code)
+    shown = code if code and _CODE.fullmatch(code) and printable(code, hidden) == code else f"Http{answer.status}"
+    text = printable(error.message if error is not None else "", (*hidden, body)) or rule.because
+    fault = _fault(answer, shown, text, hidden, accepted=rule.accepted, error=error)
     if rule.outcome is Paused:
         return Paused(fault, _retry_after_s(answer, now))
     return rule.outcome(fault)
@@ -79,14 +80,20 @@ def _error_in(answer: HttpAnswer) -> BrokerError | None:
 
 
 def _fault(
-    answer: HttpAnswer, code: str, text: str, *, accepted: bool | None, error: BrokerError | None = None
+    answer: HttpAnswer,
+    code: str,
+    text: str,
+    hidden: Collection[str],
+    *,
+    accepted: bool | None,
+    error: BrokerError | None = None,
 ) -> Fault:
     request_id = answer.headers.get("x-mq-request-id") or (error.request_id if error is not None else "")
     return Fault(
         code=code,
-        text=printable(text),
+        text=printable(text, hidden),
         http_status=answer.status,
-        request_id=printable(request_id, limit=_MAX_REQUEST_ID) or None,
+        request_id=printable(request_id, hidden, _MAX_REQUEST_ID) or None,
         accepted=accepted,
     )
 

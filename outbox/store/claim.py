@@ -108,7 +108,7 @@ def claim_ordered(
         first_rows = _without_poison(
             [locked[row_id] for row_id in ids if row_id in locked], oldest=min(locked, default=0)
         )
-        rows = _with_followers(connection, first_rows, limit, skip_failed=skip_failed_heads)
+        rows = _with_followers(connection, lane, first_rows, limit, skip_failed=skip_failed_heads)
         lease(connection, terms, rows)
         return hand_over(connection, terms, rows)
 
@@ -142,12 +142,12 @@ def _without_poison(rows: Sequence[Row[Any]], oldest: int | None = None) -> Sequ
 
 
 def _with_followers(
-    connection: Connection, first_rows: Sequence[Row[Any]], limit: int, *, skip_failed: bool
+    connection: Connection, lane: Lane, first_rows: Sequence[Row[Any]], limit: int, *, skip_failed: bool
 ) -> list[Row[Any]]:
-    if not first_rows or _is_poison(first_rows[0]):
+    each = limit // max(1, len(first_rows))
+    if not first_rows or each == 1 or _is_poison(first_rows[0]):
         return list(first_rows)
-    each = limit // len(first_rows)
-    chains = followers(connection, [row.id for row in first_rows], each, skip_failed=skip_failed)
+    chains = followers(connection, lane, [row.id for row in first_rows], each, skip_failed=skip_failed)
     locked = lock(connection, [row_id for chain in chains.values() for row_id in chain])
 
     def can_go_along(row_id: int) -> bool:
@@ -156,7 +156,7 @@ def _with_followers(
     found: list[Row[Any]] = []
     for head in first_rows:
         found.append(head)
-        found += (locked[row_id] for row_id in takewhile(can_go_along, chains[head.ordering_key]))
+        found += (locked[row_id] for row_id in takewhile(can_go_along, chains.get(head.ordering_key, ())))
     return found
 
 

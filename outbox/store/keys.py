@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from outbox.states import State
 from outbox.store.conditions import due, of_lane, ordered, same_lane, state_is
-from outbox.store.dialects import MYSQL, by_ordering_key
+from outbox.store.dialects import MYSQL, by_id, by_ordering_key, has_id
 from outbox.store.lanes import Lane
 from outbox.table import messages
 
@@ -50,22 +50,30 @@ def heads(connection: Connection, lane: Lane, after_key: str, limit: int, *, ski
     return found
 
 
-def followers(connection: Connection, first: Sequence[int], each: int, *, skip_failed: bool) -> dict[str, list[int]]:
+def followers(
+    connection: Connection, lane: Lane, first: Sequence[int], each: int, *, skip_failed: bool
+) -> dict[str, list[int]]:
     """The ids of the pending rows right behind each of the rows ``first``, by ordering key, in order.
 
     Args:
         connection: reads within its transaction.
+        lane: whose keys.
         first: one id for each key.
         each: rows of a key at most, the first included.
         skip_failed: whether to look past failed rows.
     """
-    in_steps = connection.dialect.name in MYSQL
-    statement = _chains(skip_failed=skip_failed, pending_only=in_steps)
-    parameters = {"first": first, "each": min(each, _LONGEST_CHAIN) if in_steps else each}
+    by_state = connection.dialect.name in MYSQL
+    parameters = {"ids": first, "each": min(each, _LONGEST_CHAIN) if by_state else each}
+    rows = connection.execute(_chains(skip_failed=skip_failed, by_state=by_state), lane.parameters | parameters)
     chains: dict[str, list[int]] = {}
-    for key, row_id in sorted(connection.execute(statement, parameters)):
-        chains.setdefault(key, []).append(row_id)
-    return {key: ids[1:] for key, ids in chains.items()}
+    blocked: set[str] = set()
+    for key, row_id, state in sorted(rows):
+        chain = chains.setdefault(key, [])
+        if state == State.FAILED:
+            blocked.add(key)
+        elif key not in blocked and row_id not in first:
+            chain.append(row_id)
+    return chains
 
 
 def _key_range(rows: FromClause, *, wrapped: bool) -> list[Condition]:
@@ -146,24 +154,16 @@ def _behind_failed(row: FromClause) -> Condition:
 
 
 @cache
-def _chains(*, skip_failed: bool, pending_only: bool) -> Select[Any]:
-    """From row to row of a key; ``pending_only`` where the index has the failed rows apart, as on MariaDB and MySQL."""
-    first, here, after, row = (
-        messages.alias("first"),
-        messages.alias("here"),
-        by_ordering_key("after"),
-        messages.alias("row"),
-    )
-    anchor = select(first.c.id, literal_column("1").label("place")).where(
-        first.c.id.in_(bindparam("first", expanding=True))
-    )
-    chain = anchor.cte("chain", recursive=True)
-    kind = [state_is(after, State.PENDING)] if pending_only or skip_failed else []
-    kind += [] if pending_only else [ordered(after)]
-    behind = and_(same_lane(after, here), after.c.ordering_key == here.c.ordering_key, after.c.id > here.c.id)
-    step = select(after.c.id).where(*kind, behind).order_by(after.c.id).limit(1).correlate(here).scalar_subquery()
-    more = and_(chain.c.place < bindparam("each"), state_is(here, State.PENDING))
-    onward = select(step, chain.c.place + 1).select_from(chain.join(here, here.c.id == chain.c.id)).where(more)
-    chain = chain.union_all(onward)
-    found = select(row.c.ordering_key, row.c.id).where(row.c.id.in_(select(chain.c.id)), state_is(row, State.PENDING))
-    return found.where(not_(_behind_failed(row))) if pending_only and not skip_failed else found
+def _chains(*, skip_failed: bool, by_state: bool) -> Select[Any]:
+    """From row to row of each key; ``by_state`` where the failed rows stand apart in the index."""
+    first, after, found = by_id("first"), by_ordering_key("after"), messages.alias("found")
+    start = select(first.c.id, first.c.ordering_key, literal_column("1").label("place")).where(has_id(first))
+    chain = start.cte("chain", recursive=True)
+    kind = [] if by_state else [ordered(after)]
+    kind += [state_is(after, State.PENDING)] if by_state or skip_failed else []
+    behind = and_(of_lane(after), after.c.ordering_key == chain.c.ordering_key, after.c.id > chain.c.id)
+    step = select(after.c.id).where(*kind, behind).order_by(after.c.id).limit(1).correlate(chain).scalar_subquery()
+    more = and_(chain.c.id.is_not(None), chain.c.place < bindparam("each"))
+    chain = chain.union_all(select(step, chain.c.ordering_key, chain.c.place + 1).where(more))
+    rows = select(found.c.ordering_key, found.c.id, found.c.state).where(found.c.id.in_(select(chain.c.id)))
+    return rows.where(not_(_behind_failed(found))) if by_state and not skip_failed else rows

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from outbox import __version__
+from tests.commands import KEYS, Commands
 
-KEYS = {"OUTBOX_ACCESS_KEY_ID": "FAKEAKID", "OUTBOX_ACCESS_KEY_SECRET": "FAKESECRET"}
 # The keys that interrupt work only on the terminal that a process has taken for its own.
 TAKE_THE_TERMINAL = (
     "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -58,19 +58,22 @@ class Program:
         with subprocess.Popen(command, env=self.environment | changes, **terminal) as process:
             os.close(slave)
             try:
-                shown = b"".join(self._talk_to(master, typed))
+                shown = _talk_to(master, typed)
             finally:
                 os.close(master)
                 process.kill()
         return process.returncode, shown.decode()
 
-    @staticmethod
-    def _talk_to(terminal, typed):
-        """Read to the end; type once something is asked."""
-        while shown := _read(terminal):
-            yield shown
-            if typed and b"[y/N]" in shown:
-                os.write(terminal, typed.encode())
+
+def _talk_to(terminal, typed):
+    """What is shown to the end; the answer is typed once something is asked."""
+    shown = b""
+    while more := _read(terminal):
+        shown += more
+        if typed and shown.endswith(b"[y/N]: "):
+            os.write(terminal, typed.encode())
+            typed = ""
+    return shown
 
 
 def _read(terminal):
@@ -80,7 +83,7 @@ def _read(terminal):
         return b""
 
 
-def wait_until(condition, seconds=15):
+def wait_until(condition, seconds=60):
     """Wait for something that other processes do."""
     end = time.monotonic() + seconds
     while not condition():
@@ -89,14 +92,27 @@ def wait_until(condition, seconds=15):
 
 
 @pytest.fixture
-def outbox(migrated_url, emulator):
-    """The program on a migrated database, with the emulator as the broker."""
-    return Program(OUTBOX_DATABASE_URL=migrated_url, OUTBOX_ENDPOINT=emulator.url, **KEYS)
+def settings(migrated_url, emulator):
+    """A migrated database, with the emulator as the broker."""
+    return {"OUTBOX_DATABASE_URL": migrated_url, "OUTBOX_ENDPOINT": emulator.url, **KEYS}
+
+
+@pytest.fixture
+def outbox(settings):
+    """The program."""
+    return Program(**settings)
+
+
+@pytest.fixture
+def run(settings):
+    """The same commands in this process, for what a test needs around the program."""
+    return Commands(settings)
 
 
 # --- from nothing to a published message --------------------------------------------------------------------------
 
 
+@SQLITE
 def test_first_steps(database_url):
     """Migrate, start the emulator, enqueue, drain, look: each step by the program alone, each byte as it was given."""
     with Program(**KEYS).running("emulator", "--port", "0") as process:
@@ -107,7 +123,6 @@ def test_first_steps(database_url):
             outbox("migrate"),
             outbox("enqueue", "--topic", "orders", "--key", "order-7", "-", given=BODY.encode()),
             outbox("relay", "--drain"),
-            outbox("status"),
         ]
         with urllib.request.urlopen(f"{url}/_emulator/ledger") as answer:
             (published,) = json.load(answer)["messages"]
@@ -115,13 +130,11 @@ def test_first_steps(database_url):
         process.send_signal(signal.SIGTERM)
         banner = process.communicate()[1]
 
-    assert [0, 0, 0, 0] == [step.returncode for step in steps], steps
-    assert [b"", b"1\n", b""] == [step.stdout for step in steps[:3]]
+    assert [(0, b""), (0, b"1\n"), (0, b"")] == [(step.returncode, step.stdout) for step in steps], steps
     assert b"sent 1, failed 0, retried 0\n" == steps[2].stderr
     assert [BODY, BODY] == [published["body"], shown["body"]]
     assert ("sent", published["message_id"]) == (shown["state"], shown["message_id"])
-    assert 0 == process.returncode
-    assert "emulator" in banner
+    assert (0, True) == (process.returncode, "emulator" in banner)
 
 
 def test_version_is_told():
@@ -133,10 +146,9 @@ def test_version_is_told():
 
 
 @SQLITE
-def test_reader_may_end_first(outbox):
+def test_reader_may_end_first(outbox, run):
     """Who reads only the first line, as head does, causes no error."""
-    lines = '{"topic": "orders", "body": "x"}\n' * 3000
-    assert 0 == outbox("enqueue", "--jsonl", "-", given=lines.encode()).returncode
+    run("enqueue", "--jsonl", "-", given='{"topic": "orders", "body": "x"}\n' * 3000)
     with outbox.running("list", "--limit", 3000) as process:
         first = process.stdout.readline()
         process.stdout.close()
@@ -159,123 +171,124 @@ def test_full_disk_is_told(outbox):
 
 @SQLITE
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}])
-def test_any_locale_will_do(outbox, locale):
+def test_any_locale_will_do(outbox, run, locale):
     """Bodies stay what they are, and what a locale cannot show is spelled out."""
-    enqueued = outbox("enqueue", "--topic", "orders", "--tag", "名", "-", given=BODY.encode(), **locale)
-    listed = outbox("show", "1", **locale)
+    enqueued = outbox("enqueue", "--topic", "orders", "-", given=BODY.encode(), **locale)
+    shown = outbox("show", "1", **locale)
 
-    assert (0, b"1\n", 0) == (enqueued.returncode, enqueued.stdout, listed.returncode), enqueued
-    assert BODY == json.loads(outbox("show", "1", "--json", **locale).stdout)["body"]
-    assert b"\\x7f" in listed.stdout
+    assert (0, b"1\n", 0) == (enqueued.returncode, enqueued.stdout, shown.returncode), enqueued
+    assert BODY == run.json("show", 1)["body"]
+    assert b"\\x7f" in shown.stdout
 
 
 @SQLITE
-def test_argument_that_is_not_utf_8_is_told(outbox):
+def test_argument_that_is_not_utf_8_is_told(outbox, run):
     """Bytes that are no text are refused in one line, and nothing is enqueued."""
     command = [*PROGRAM, "enqueue", "--topic", "orders", b"caf\xe9"]
     result = subprocess.run(command, env=outbox.environment, capture_output=True, check=False)
 
     assert (1, b"", 1) == (result.returncode, result.stdout, result.stderr.count(b"\n"))
     assert result.stderr.startswith(b"error: body: ")
-    assert 0 == json.loads(outbox("status", "--json").stdout)["pending"]
+    assert 0 == run.count()
 
 
 # --- terminals ----------------------------------------------------------------------------------------------------
 
-
-@SQLITE
-def test_terminal_is_asked_before_a_deed(outbox):
-    """On a terminal nothing is replayed without a yes; --yes is one."""
-    replay = ["replay", "--state", "failed"]
-    outbox("enqueue", "--topic", "broken", "hello")
-    fail(outbox)
-    refused = outbox.on_a_terminal(*replay, typed="n\n")
-    left_alone = counts(outbox)
-    interrupted = outbox.on_a_terminal(*replay, typed="\x03")
-    agreed = outbox.on_a_terminal(*replay, typed="y\n")
-    replayed = counts(outbox)
-    fail(outbox)
-    unasked = outbox.on_a_terminal(*replay, "--yes")
-
-    assert (1, 1, 0) == (refused[0], left_alone["failed"], left_alone["pending"])
-    assert "1 message to replay" in refused[1]
-    assert "Replay 1 message? [y/N]" in refused[1]
-    assert "error: nothing was done, as you said" in refused[1]
-    assert (130, 0, 1) == (interrupted[0], agreed[0], replayed["pending"])
-    assert 0 == unasked[0]
-    assert "[y/N]" not in unasked[1]
-
-
-def fail(outbox):
-    """Have the outbox's rows fail for good."""
-    change = "UPDATE outbox_messages SET state = 'failed'"
-    program = "import os, sys, sqlite3; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()"
-    path = outbox.environment["OUTBOX_DATABASE_URL"].removeprefix("sqlite:///")
-    subprocess.run([sys.executable, "-c", program, path, change], check=True)
-
-
-def counts(outbox):
-    """The document of the status."""
-    return json.loads(outbox("status", "--json").stdout)
+DEEDS = {
+    "no": ("n\n", 1, "failed"),
+    "nothing": ("\n", 1, "failed"),
+    "Ctrl-C": ("\x03", 130, "failed"),
+    "yes": ("y\n", 0, "pending"),
+}
 
 
 @SQLITE
-def test_terminal_gets_a_table_and_a_bar(outbox):
-    """People see lines and a moving bar, in colours unless NO_COLOR says otherwise; programs see neither."""
-    for _ in range(2):
-        outbox("enqueue", "--topic", "orders", "hello")
+@pytest.mark.parametrize("answer", DEEDS)
+def test_terminal_is_asked_before_a_deed(outbox, run, answer):
+    """On a terminal nothing is replayed without a yes."""
+    typed, code, state = DEEDS[answer]
+    row_id = run.enqueue(state="failed")
+    exit_code, shown = outbox.on_a_terminal("replay", "--state", "failed", typed=typed)
+
+    assert (code, {row_id: state}) == (exit_code, run.states())
+    assert "1 message to replay" in shown
+    assert "Replay 1 message? [y/N]" in shown
+
+
+@SQLITE
+def test_terminal_is_not_asked_with_yes(outbox, run):
+    """--yes is the answer in advance."""
+    row_id = run.enqueue(state="failed")
+    exit_code, shown = outbox.on_a_terminal("discard", row_id, "--yes")
+
+    assert (0, {row_id: "discarded"}) == (exit_code, run.states())
+    assert "[y/N]" not in shown
+
+
+@SQLITE
+def test_terminal_gets_a_bar(outbox, run):
+    """People see a moving bar, in colours unless NO_COLOR says otherwise."""
+    run.enqueue()
+    run.enqueue()
     _, bar = outbox.on_a_terminal("relay", "--drain")
-    outbox("enqueue", "--topic", "orders", "hello")
+    run.enqueue()
     _, plain_bar = outbox.on_a_terminal("relay", "--drain", NO_COLOR="1")
-    _, table = outbox.on_a_terminal("list")
-    piped = outbox("list").stdout.decode()
 
     assert "2/2" in bar
     assert "sent 2, failed 0, retried 0" in bar
     assert COLOUR.search(bar)
     assert "1/1" in plain_bar
     assert not COLOUR.search(plain_bar)
+
+
+@SQLITE
+def test_terminal_gets_a_table(outbox, run):
+    """People see a table with lines, programs aligned text; a stored text is inert in both."""
+    run.enqueue(last_error_code="X", last_error="[bold red]\x1b[31mx[/]")
+    _, table = outbox.on_a_terminal("list")
+
     assert "│" in table
-    assert not set(piped) & set("│\x1b")
+    assert r"[bold red]\x1b[31mx[/]" in table
+    assert not COLOUR.search(table)
+    assert "│" not in run("list").stdout
 
 
 # --- signals ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def relay(outbox, emulator):
-    """A relay that has published a message and now waits for more."""
+def relay(outbox, run, emulator):
+    """A relay that has published a message and now waits for more, and would wait long for an answer."""
+    outbox.environment |= {"OUTBOX_REQUEST_TIMEOUT_S": "90", "OUTBOX_LEASE_S": "600"}
+    run.enqueue()
     with outbox.running("--log-level", "debug", "relay") as process:
-        assert 0 == outbox("enqueue", "--topic", "orders", "hello").returncode
-        wait_until(lambda: emulator.ledger()["messages"])
+        wait_until(lambda: run.states() == {1: "sent"})
         yield process
 
 
 @SQLITE
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_relay_stops_warmly(outbox, relay, number, code):
+def test_relay_stops_warmly(relay, number, code):
     """A supervisor's or a person's signal ends the relay after what is in flight, with a summary."""
     relay.send_signal(number)
-    _, told = relay.communicate(timeout=15)
+    _, told = relay.communicate(timeout=30)
 
     assert (code, "sent 1, failed 0, retried 0") == (relay.returncode, told.splitlines()[-1])
-    assert "debug: outbox.sent " in told
-    assert 1 == counts(outbox)["sent"]
+    assert "debug: outbox.sent row_id=1 message_id=" in told
 
 
 @SQLITE
-def test_second_signal_ends_at_once(outbox, relay, emulator):
+def test_second_signal_ends_at_once(relay, run, emulator):
     """Who cannot wait for what is in flight sends the signal again; the row stays for the next relay."""
-    emulator.fault("slow", seconds=30)
-    assert 0 == outbox("enqueue", "--topic", "orders", "slow").returncode
+    emulator.fault("slow", seconds=80)
+    row_id = run.enqueue()
     wait_until(lambda: emulator.ledger()["requests"] == 2)
     relay.send_signal(signal.SIGTERM)
-    assert relay.stderr.readline()
     wait_until(lambda: "stopping: " in relay.stderr.readline())
     relay.send_signal(signal.SIGTERM)
 
-    assert -signal.SIGTERM == relay.wait(timeout=5)
-    assert 1 == counts(outbox)["pending"]
+    assert -signal.SIGTERM == relay.wait(timeout=30)
+    assert "pending" == run.states()[row_id]
 
 
 # --- Celery -------------------------------------------------------------------------------------------------------
@@ -283,19 +296,17 @@ def test_second_signal_ends_at_once(outbox, relay, emulator):
 
 @SQLITE
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
-def test_worker_relays(outbox, emulator, broker_url, tmp_path, monkeypatch):
+def test_worker_relays(outbox, run, broker_url, tmp_path, monkeypatch):
     """One process group is enough for a small deployment: it relays what is due, and leaves no file behind."""
-    empty = tmp_path / "cwd"
-    empty.mkdir()
-    outbox.environment |= {"OUTBOX_BROKER_URL": broker_url, "OUTBOX_SWEEP_S": "0.5"}
-    assert 0 == outbox("enqueue", "--topic", "orders", "hello").returncode
-    outbox.environment["PYTHONPATH"] = str(Path.cwd())
-    monkeypatch.chdir(empty)
+    outbox.environment |= {"OUTBOX_BROKER_URL": broker_url, "OUTBOX_SWEEP_S": "0.5", "PYTHONPATH": str(Path.cwd())}
+    row_id = run.enqueue()
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
     with outbox.running("worker", "--pool", "solo", "--loglevel", "warning") as process:
-        wait_until(lambda: emulator.ledger()["messages"], 30)
-        wait_until(lambda: counts(outbox)["sent"] == 1)
+        wait_until(lambda: run.states() == {row_id: "sent"})
         process.send_signal(signal.SIGTERM)
         told = process.communicate(timeout=30)[1]
 
     assert 0 == process.returncode, told
-    assert [] == list(empty.iterdir())
+    assert [] == list(directory.iterdir())

@@ -49,7 +49,8 @@ def start(migrated_url, broker, broker_url, tmp_path):
     """A function to a running worker: ``(*options, app="outbox.celery", name="one", **settings)``."""
 
     def start(*options, app="outbox.celery", name="one", **more):
-        given = settings(migrated_url, broker.url, OUTBOX_BROKER_URL=broker_url, **more)
+        patient = {"OUTBOX_LEASE_S": 60, "OUTBOX_REQUEST_TIMEOUT_S": 10}
+        given = settings(migrated_url, broker.url, OUTBOX_BROKER_URL=broker_url, **patient | more)
         return worker(given | {"PYTHONPATH": f"{PROJECT}:{tmp_path}"}, tmp_path, *options, app=app, name=name)
 
     return start
@@ -83,7 +84,7 @@ def last_used(engine, pid):
     ports = [one.laddr.port for one in peers if one.raddr and one.raddr.port == engine.url.port]
     query = text("SELECT client_port, state_change FROM pg_stat_activity WHERE client_port = ANY(:ports)")
     with engine.connect() as connection:
-        return {port: at for port, at in connection.execute(query, {"ports": ports})}
+        return dict(connection.execute(query, {"ports": ports}).all())
 
 
 @on_postgresql
@@ -151,7 +152,6 @@ def test_workers_share_a_backlog(engine, start, broker, tmp_path):
 STOPS = {
     "term-prefork": ("prefork", signal.SIGTERM, {}),
     "term-solo": ("solo", signal.SIGTERM, {}),
-    "term-threads": ("threads", signal.SIGTERM, {}),
     "soft": ("prefork", signal.SIGTERM, {"REMAP_SIGTERM": "SIGQUIT"}),
 }
 
@@ -184,12 +184,13 @@ def test_worker_killed_loses_nothing(engine, start, broker):
     """What a killed worker held is due again when its lease is over, and another delivers it."""
     broker.faults({"fault": "slow", "rate": 1.0, "seconds": 0.05})
     write(engine, orders(400))
-    with start("-B", "-c", "2", name="killed", OUTBOX_SWEEP_S=0.5) as running:
+    given = {"OUTBOX_SWEEP_S": 0.5, "OUTBOX_LEASE_S": 3, "OUTBOX_REQUEST_TIMEOUT_S": 1}
+    with start("-B", "-c", "2", name="killed", **given) as running:
         assert wait_for(lambda: len(broker.ledger()["messages"]) >= 100), running.log
         running.kill()
     held = leased(engine)
     broker.clear_faults()
-    with start("-B", "-c", "2", name="next", OUTBOX_SWEEP_S=0.5) as running:
+    with start("-B", "-c", "2", name="next", **given) as running:
         finished = wait_for(lambda: not compare(engine, []).unfinished)
         code = running.stop()
 

@@ -208,6 +208,19 @@ def test_standalone_names_the_missing_setting():
     assert str(raised.value) == raised.value.code
 
 
+@on_sqlite
+def test_standalone_without_settings_lets_commits_be(engine, caplog):
+    """Where the ready-made application cannot nudge, for want of settings, commits go on and one line says why."""
+    app = Celery("outbox", set_as_current=False)
+    installation.install_with(app, standalone._settings)
+    for _ in range(3):
+        with engine.begin() as connection:
+            enqueue(connection, *orders(1))
+
+    assert ["outbox.nudge_failed"] == [record.getMessage() for record in caplog.records]
+    assert "OUTBOX_BROKER_URL: missing" in caplog.records[0].error
+
+
 # --- what the tasks do --------------------------------------------------------------------------------------------
 
 

@@ -1,13 +1,15 @@
 """The commands as a whole: help and documentation, errors in one line, and how other programs mount them."""
 
+import logging
 import re
+import sys
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from outbox.cli import program
+from outbox.cli import _OnStderr, program
 from outbox.commands import Failure, OutboxCommands
 from tests.commands import KEYS, Commands
 
@@ -206,6 +208,14 @@ def test_emulator_tells_of_a_taken_port(emulator):
     assert result.stderr.startswith(f"error: cannot listen at 127.0.0.1:{port}: Address already in use")
 
 
+def test_emulator_tells_of_an_unknown_host():
+    """A name that leads nowhere is told in one line."""
+    result = Commands(KEYS)("emulator", "--host", "nowhere.invalid", "--port", 0)
+
+    assert (1, "", 1) == (result.exit_code, result.stdout, result.stderr.count("\n"))
+    assert result.stderr.startswith("error: cannot listen at nowhere.invalid:0: ")
+
+
 STRICT_TOPICS = {
     "not JSON": ("{orders: normal}", "is not JSON"),
     "no object": ('["orders"]', "give one JSON object"),
@@ -237,6 +247,40 @@ def test_worker_tells_of_wrong_brokers(url, monkeypatch):
 
     assert (1, "", 1) == (result.exit_code, result.stdout, result.stderr.count("\n"))
     assert result.stderr.startswith(f"error: OUTBOX_BROKER_URL: {BROKERS[url]}")
+
+
+# --- log events ---------------------------------------------------------------------------------------------------
+
+
+def test_log_event_is_a_line(capsys):
+    """An event's level, name and fields stand in one line, in which no field can break out."""
+    record = logging.makeLogRecord(
+        {"levelname": "WARNING", "msg": "outbox.paused", "topic": "a\nb\x1b", "for_s": 0.12345}
+    )
+    _OnStderr().emit(record)
+
+    assert "warning: outbox.paused topic=a\\nb\\x1b for_s=0.123\n" == capsys.readouterr().err
+
+
+def test_log_event_of_a_defect_has_its_traceback(capsys):
+    """What nobody foresaw is told with the place where it happened."""
+    try:
+        {}["\x1b[2J"]
+    except KeyError:
+        record = logging.makeLogRecord({"levelname": "ERROR", "msg": "outbox.broke", "exc_info": sys.exc_info()})
+    _OnStderr().emit(record)
+    told = capsys.readouterr().err
+
+    assert told.startswith("error: outbox.broke\nTraceback (most recent call last):\n")
+    assert told.endswith("KeyError: '\\x1b[2J'\n")
+
+
+def test_log_event_that_cannot_be_told_stops_nothing(monkeypatch):
+    """A full disk under the log must not fail a send."""
+    monkeypatch.setattr("sys.stderr", None)
+    monkeypatch.setattr("outbox.cli.click.echo", lambda *_, **__: 1 / 0)
+
+    assert _OnStderr().emit(logging.makeLogRecord({"msg": "outbox.paused"})) is None
 
 
 # --- mounted elsewhere --------------------------------------------------------------------------------------------

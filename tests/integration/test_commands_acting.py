@@ -1,11 +1,13 @@
 """`outbox replay`, `discard`, `pause`, `resume` and `purge`: what they change, what they say, what they refuse."""
 
 import getpass
+import os
 
 import pytest
 from sqlalchemy import update
 
 from outbox import table
+from outbox.store import operate
 from tests.commands import Commands
 
 SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -97,6 +99,38 @@ def test_act_with_force(run, verb, state, then):
     assert {row_id: state} == run.states()
     assert 0 == run(verb, "--state", state, "--force").exit_code
     assert {row_id: then} == run.states()
+
+
+@SQLITE
+def test_act_is_audited_under_a_number(run, monkeypatch):
+    """A container may run as a user whom no file gives a name."""
+
+    def nameless():
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    run("discard", run.enqueue(state="failed"))
+
+    assert f"uid {os.getuid()}" == run.json("audit")["audit"][0]["by"]
+
+
+@SQLITE
+def test_act_leaves_alone_what_changed_meanwhile(run, monkeypatch):
+    """Of two operators who mean the same row one wins, and the other is told."""
+    find = operate.find
+
+    def find_late(database, *arguments, **filters):
+        found = find(database, *arguments, **filters)
+        operate.discard(database, found[:1], by="ann", reason="quicker")
+        return found
+
+    monkeypatch.setattr(operate, "find", find_late)
+    first, second = (run.enqueue(state="failed") for _ in range(2))
+    result = run("replay", first, second)
+
+    assert (1, "1 replayed\n") == (result.exit_code, result.stdout)
+    assert "error: 1 of them changed meanwhile and were left alone; look again" == result.stderr.splitlines()[-1]
+    assert {first: "discarded", second: "pending"} == run.states()
 
 
 REFUSED = {

@@ -202,9 +202,27 @@ def test_keys_refuse_nonsense(ask, document):
     assert {"keys": ["FAKEAKID"]} == ask("GET", "/keys")[1]
 
 
+def test_begin_anew_forgets_everything(ask, client, emulator):
+    """Between two tests: topics, groups, ledger, faults, keys and the clock are as at the start."""
+    client.publish("orders", "a", properties={"__TransCheckT": 10})
+    client.publish("orders", "b")
+    client.consume("orders")
+    emulator.advance(86_400)
+    emulator.fault("refuse")
+    emulator.change_keys({"FAKEAKID": None, "NEWAKID": "NEWSECRET"})
+    status, about = ask("DELETE", "")
+    found = client.consume("orders").messages, client.check("orders").messages, client.publish("orders", "c").status
+
+    assert (200, BANNER) == (status, about["about"])
+    assert ([], [], 201) == found
+    assert (3, ["c"]) == (emulator.ledger()["requests"], [one["body"] for one in emulator.ledger()["messages"]])
+    assert ({"faults": []}, {"keys": ["FAKEAKID"]}) == (ask("GET", "/faults")[1], ask("GET", "/keys")[1])
+    assert 0 == pytest.approx(emulator.now() - time.time(), abs=5)
+
+
 def test_unknown_endpoint_names_the_known(ask):
     """A slip in a path or method is told with what there is."""
     status, answer = ask("PUT", "/ledgers")
 
     assert 404 == status
-    assert answer["error"].startswith("no such endpoint; known: GET /_emulator, GET /_emulator/ledger, ")
+    assert answer["error"].startswith("no such endpoint; known: GET /_emulator, DELETE /_emulator, ")

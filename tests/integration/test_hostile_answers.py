@@ -19,7 +19,7 @@ destination = Destination(endpoint=sys.argv[1], access_key_id="FAKEAKID", access
 client = Client(destination, RequestsTransport(destination.endpoint, pool_size=1))
 for topic in ["calm", *["struck"] * 3, "calm"]:
     started = time.monotonic()
-    outcome = client.publish(topic, "body", None, "", deadline_s=10)
+    outcome = client.publish(topic, "body", None, "", deadline_s=30)
     fault = getattr(outcome, "fault", None)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     told = [type(outcome).__name__, fault and fault.code, fault and fault.accepted]
@@ -40,5 +40,5 @@ def test_survive_an_answer_without_end(fault, code):
     assert [["Unknown", code, None]] * 3 == [one["outcome"] for one in struck]
     assert ["Sent", None, None] == calm["outcome"] == after["outcome"]
     assert ["calm", "struck", "struck", "struck", "calm"] == taken, "sent again, or not at all"
-    assert max(one["seconds"] for one in struck) < 3
+    assert max(one["seconds"] for one in struck) < 10
     assert after["memory"] - calm["memory"] < 10_000_000

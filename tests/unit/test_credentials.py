@@ -163,7 +163,14 @@ def test_wait_for_the_thread_that_asks(life_s, later_s):
     """Where the keys there are will hardly do, a dozen requests wait for the one that asks, and it asks once."""
     asked, answer = threading.Event(), threading.Event()
     source = Source(life_s)
-    keyring = Keyring(lambda: (asked.set(), answer.wait(5), source())[-1] if source.now > NOW else source())
+
+    def slow_source():
+        if source.now > NOW:
+            asked.set()
+            answer.wait(5)
+        return source()
+
+    keyring = Keyring(slow_source)
     (first,) = keys_at(keyring, source, 0)
     source.now = NOW + later_s
     with ThreadPoolExecutor(4) as threads:

@@ -1,0 +1,162 @@
+"""Query plans: with 50,000 sent rows kept, each statement of the relay's reads its own index and not the rest."""
+
+import pytest
+from sqlalchemy import event, insert, literal, select, text
+
+from outbox.store.database import Database
+from outbox.store.lanes import due_lanes, left_to_do
+from outbox.store.mark import MarkSent, Release, mark
+from outbox.store.purge import purge
+from outbox.table import MYSQL, messages
+from tests.rows import ago, new_row, take, take_ordered, write_all, write_row
+
+SENT_ROWS = 50_000
+
+
+@pytest.fixture
+def database(engine):
+    return Database(engine)
+
+
+def keep_sent_rows(engine):
+    """Grow the table to `SENT_ROWS` sent rows, half of them once ordered, by doubling what is there."""
+    seed = [{"state": "sent", "sent_at": ago(60), "outbox_id": f"{number:05}"} for number in range(SENT_ROWS // 64 + 1)]
+    write_all(engine, [new_row(ordering_key="k" if number % 2 else None, **row) for number, row in enumerate(seed)])
+    names = [column.name for column in messages.c if column.name != "id"]
+    with engine.begin() as connection:
+        for letter in "abcdef":
+            values = [literal(letter) + messages.c[name] if name == "outbox_id" else messages.c[name] for name in names]
+            connection.execute(insert(messages).from_select(names, select(*values)))
+
+
+def backlog(engine):
+    """Two busy lanes, one that waits, and keys of which some are blocked."""
+    write_all(engine, [new_row() for _ in range(2000)])
+    write_all(engine, [new_row(topic="later", available_at=ago(-3600)) for _ in range(500)])
+    for state in ("failed", "pending", "pending"):
+        keys = range(0, 300, 10 if state == "failed" else 1)
+        write_all(engine, [new_row(topic="keyed", ordering_key=f"k{number}", state=state) for number in keys])
+
+
+def explained(engine, work):
+    """The plan of every statement that the work sends, as the database tells it."""
+    sent, plans = [], []
+
+    def listen(_connection, _cursor, statement, parameters, *_):
+        if statement.startswith(("SELECT", "UPDATE", "WITH", "DELETE")):
+            sent.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", listen)
+    work()
+    event.remove(engine, "before_cursor_execute", listen)
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    with engine.connect() as connection:
+        for statement, parameters in sent:
+            if "outbox_messages" in statement:
+                plans.append(
+                    [dict(row) for row in connection.exec_driver_sql(explain + statement, parameters).mappings()]
+                )
+    return plans
+
+
+def read_in_full(engine, plans):
+    """Steps that read all messages, or all that an index holds."""
+    return [step for plan in plans for step in plan if READS_ALL[engine.dialect.name](step)]
+
+
+def reads_all_postgresql(step):
+    return "Seq Scan on outbox_messages" in step["QUERY PLAN"]
+
+
+def reads_all_mysql(step):
+    is_messages = step["table"] not in (None, "picked", "v", "outbox_pauses") and not step["table"].startswith("<")
+    return is_messages and step["type"] in ("ALL", "index")
+
+
+def reads_all_sqlite(step):
+    detail = step["detail"]
+    walks = ("SCAN first USING INDEX ix", "SCAN walk", "SCAN chain", "SCAN unordered", "SCAN ordered", "SCAN CONSTANT")
+    tables = (
+        "SCAN json_each",
+        "SCAN outbox_pauses",
+        "SCAN (subquery",
+        "SCAN free USING INDEX ix",
+        "SCAN keyed USING INDEX ix",
+    )
+    return "BLOOM FILTER" in detail or (detail.startswith("SCAN") and not detail.startswith(walks + tables))
+
+
+READS_ALL = {"postgresql": reads_all_postgresql, "mysql": reads_all_mysql, "sqlite": reads_all_sqlite}
+
+
+def indexes(plans):
+    """Which of our two indexes the plans use; MariaDB names others that it might have used."""
+    used = str([{**step, "possible_keys": None} for plan in plans for step in plan]).replace(
+        "messages_state_", "messages_"
+    )
+    return {name for name in ("due", "ordered") if f"ix_outbox_messages_{name}" in used}
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_relay_reads_indexes(engine, database, analysed):
+    """Claims, marks and looks for work use their indexes, with fresh statistics and without any."""
+    keep_sent_rows(engine)
+    backlog(engine)
+    if analysed:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ANALYZE TABLE outbox_messages" if engine.dialect.name in MYSQL else "ANALYZE"))
+    keyed = due_lanes(database)[0].lane
+
+    claims = explained(engine, lambda: take(database, limit=100))
+    ordered_claims = explained(engine, lambda: take_ordered(database, lane=keyed, limit=50, after_key="k5"))
+    with_followers = explained(engine, lambda: take_ordered(database, lane=keyed, limit=500, skip_failed_heads=True))
+    lanes = explained(engine, lambda: due_lanes(database))
+    left = explained(engine, lambda: left_to_do(database, frozenset()))
+    rows = take(database, limit=100)
+    marks = [MarkSent(row.id, row.lease_token, "M") for row in rows[:50]]
+    marks += [Release(row.id, row.lease_token) for row in rows[50:]]
+    marked = explained(engine, lambda: mark(database, marks))
+
+    everything = [claims, ordered_claims, with_followers, lanes, left, marked]
+    assert all(everything)
+    assert [[]] * 6 == [read_in_full(engine, plans) for plans in everything]
+    assert {"due"} == indexes(claims)
+    assert {"ordered"} == indexes(ordered_claims) == indexes(with_followers)
+    assert {"due", "ordered"} == indexes(lanes) == indexes(left)
+
+
+@pytest.mark.parametrize("database_kind", ["mariadb"])
+def test_claim_sorts_nothing(engine, database):
+    """On MariaDB the index gives the order, so that a claim reads few more rows than it takes."""
+    keep_sent_rows(engine)
+    write_all(engine, [new_row() for _ in range(2000)])
+
+    plans = explained(engine, lambda: take(database, limit=100))
+    before = rows_read(engine)
+    rows = take(database, limit=100)
+    session, reads = before[0], rows_read(engine)[1] - before[1]
+
+    assert "filesort" not in str(plans)
+    assert (100, rows_read(engine)[0]) == (len(rows), session)
+    assert reads < 1000
+
+
+def rows_read(engine):
+    """The number of the pool's only session, and how many rows of any index it has read."""
+    statuses = "SELECT SUM(variable_value) FROM information_schema.session_status"
+    with engine.connect() as connection:
+        reads = connection.scalar(text(f"{statuses} WHERE variable_name LIKE 'handler_read%'"))
+        return connection.scalar(text("SELECT connection_id()")), int(reads)
+
+
+@pytest.mark.parametrize("database_kind", ["mariadb"])
+def test_statements_by_id_scan_no_small_table(engine, database):
+    """MariaDB would read all of a small table, and so wait for whatever row somebody else has locked."""
+    rows = [write_row(engine) for _ in range(3)]
+    claims = explained(engine, lambda: take(database))
+    expired = explained(engine, lambda: purge(database, -5.0))
+
+    updates = [step for plan in claims for step in plan if step["table"] == "m"]
+    assert 3 == len(rows)
+    assert ["eq_ref"] * len(updates) == [step["type"] for step in updates]
+    assert expired
