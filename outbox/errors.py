@@ -27,8 +27,11 @@ class MessageError(OutboxError, ValueError):
     """
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
+        super().__init__(field, problem)
         self.field = field
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 class ConfigError(OutboxError, ValueError):
@@ -39,8 +42,11 @@ class ConfigError(OutboxError, ValueError):
     """
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
+        super().__init__(key, problem)
         self.key = key
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 class EnqueueError(OutboxError, RuntimeError):

@@ -53,7 +53,7 @@ def messages_of(topic: str, many: int, **more) -> list[Message]:
 @pytest.mark.parametrize("fault", ["refuse", "throttle", "unavailable"])
 @pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_fault_of_the_endpoint_costs_no_attempt(engine, migrated_url, fault):
-    """Ten seconds of refused keys, of throttling or of 503: no attempt charged, no row failed, other topics unharmed."""
+    """Ten seconds of refused keys, throttling or 503: no attempt charged, no row failed, other topics unharmed."""
     with emulator_process(keys=KEYS) as emulator, nursery(settings(migrated_url, emulator.url)) as warm:
         emulator.faults({"fault": fault, "rate": 1.0, "topic": "troubled"})
         write(engine, messages_of("troubled", 200))
