@@ -225,8 +225,6 @@ messages = Table(
     _full("ix_outbox_messages_state_due", "state", "destination", "topic", "ordering_key", "available_at", "id"),
     _full("ix_outbox_messages_state_ordered", "state", "destination", "topic", "ordering_key", "id"),
     **_OPTIONS,
-    # Room on every page for the claim's new row version, so that it stays a HOT update.
-    postgresql_with={"fillfactor": 45},
 )
 
 pauses = Table(

@@ -77,6 +77,10 @@ def emulator(runtime: Runtime, /, host: str, port: int, strict_topics: BinaryIO 
     DELETE /_emulator/ledger   forget it
     POST   /_emulator/faults   a named fault, such as {"fault": "throttle", "rate": 0.1}
     DELETE /_emulator/faults   no faults any more
+    GET    /_emulator          every endpoint and fault there is
+    DELETE /_emulator          begin anew, as between two tests
+    POST   /_emulator/clock    let time pass: {"advance_s": 300}
+    POST   /_emulator/keys     let another key in: {"id": "secret"}; null takes one away
 
     \b
     Example:

@@ -5,6 +5,7 @@ missing stops only the command that needs it. A secret in a file of its own (``â
 every time it is: a process that has no use for it runs without the file, and a rotated key is picked up.
 """
 
-from outbox.settings.schema import Destination, Settings
+from outbox.settings.destination import Destination
+from outbox.settings.schema import Settings
 
 __all__ = ["Destination", "Settings"]

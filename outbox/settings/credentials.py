@@ -4,27 +4,12 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
+from outbox.settings.destination import Keys
 from outbox.settings.problems import Place, config_error
-from outbox.settings.values import KeyId, Secret
 
-__all__ = ["Provided", "Provider", "provided"]
-
-
-class Provided(BaseModel):
-    """What the callable returns, as a mapping.
-
-    Attributes:
-        expires_at: an aware datetime, its text in ISO 8601, or seconds since 1970; None where it is not known.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    access_key_id: KeyId
-    access_key_secret: Secret
-    security_token: Secret | None = None
-    expires_at: AwareDatetime | None = None
+__all__ = ["Provider", "provided"]
 
 
 def _callable(value: object) -> object:
@@ -46,14 +31,14 @@ def provided(provider: str | Callable[[], Any], place: Place) -> dict[str, Any]:
         place: of the setting, for errors.
 
     Returns:
-        The fields of `Provided` that it gives.
+        The fields of `Keys` that it gives.
 
     Raises:
         ConfigError: it cannot be imported, or raises, or gives something else than keys. Never repeats what it said.
     """
     try:
         given = _imported(provider)() if isinstance(provider, str) else provider()
-        return Provided.model_validate(given).model_dump(exclude_none=True)
+        return Keys.model_validate(given).model_dump(exclude_none=True)
     except ValidationError as error:
         wrong = ", ".join(sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]})) or "what it gives"
         problem = f"gives no usable keys: {wrong}"

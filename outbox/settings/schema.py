@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from outbox.errors import ConfigError
 from outbox.settings.credentials import Provider, provided
+from outbox.settings.destination import Destination
 from outbox.settings.problems import Place, config_error, unknown, wrong
 from outbox.settings.values import (
     NAME,
@@ -36,36 +36,12 @@ from outbox.settings.values import (
     usable_endpoint,
 )
 
-__all__ = ["Destination", "Settings"]
+__all__ = ["Settings"]
 
 log = logging.getLogger("outbox")
 
 _FILE = "_file"
 _KEYS = ("access_key_id", "access_key_secret", "security_token")
-
-
-class Destination(BaseModel):
-    """Where a lane's messages go: a named endpoint, instance and credentials.
-
-    Attributes:
-        name: ``"default"``, or a key of ``OUTBOX_DESTINATIONS``.
-        endpoint: ``https://<account>.mqrest.<region>.aliyuncs.com``, without a path or a trailing slash.
-        instance_id: sent as ``ns``; left out of the request when empty.
-        group_id: sent as ``consumer`` when half messages are ended or checked; may be empty otherwise.
-        security_token: sent as ``security-token`` beside temporary (STS) keys.
-        expires_at: when such keys end; None where that is not known.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: str = "default"
-    endpoint: str
-    instance_id: Unreserved = ""
-    group_id: Unreserved = ""
-    access_key_id: KeyId
-    access_key_secret: Secret
-    security_token: Secret | None = None
-    expires_at: AwareDatetime | None = None
 
 
 def _file_field() -> Any:

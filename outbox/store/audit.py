@@ -22,11 +22,9 @@ def write_audit(
     Args:
         connection: of the transaction that does the deed.
         action: a verb of the glossary.
-        objects: messages or lanes; ``outbox_id``, ``destination``, ``topic`` and ``keys``, as far as they have them.
+        objects: messages or lanes, at least one; ``outbox_id``, ``destination``, ``topic`` and ``keys``, as far as they have them.
         by: the operator.
         reason: as the operator gave it.
     """
     act = {"action": action, "by": one_line(by, _BY_CHARACTERS), "reason": reason}
-    rows = [act | {name: one.get(name) for name in _COLUMNS} for one in objects]
-    if rows:
-        connection.execute(insert(audit), rows)
+    connection.execute(insert(audit), [act | {name: one.get(name) for name in _COLUMNS} for one in objects])

@@ -87,16 +87,14 @@ def _compile_alias(element: Any, compiler: Any, **kw: Any) -> str:
 
 @compiles(_ByDue, "sqlite")
 @compiles(_ByOrderingKey, "sqlite")
-def _compile_alias_sqlite(element: Any, compiler: Any, *, asfrom: bool = False, **kw: Any) -> str:
-    alias = compiler.visit_alias(element, asfrom=asfrom, **kw)
-    return f"{alias} INDEXED BY {element.index}" if asfrom else alias
+def _compile_alias_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"{compiler.visit_alias(element, **kw)} INDEXED BY {element.index}"
 
 
 @compiles(_ByDue, *MYSQL)
 @compiles(_ByOrderingKey, *MYSQL)
-def _compile_alias_mysql(element: Any, compiler: Any, *, asfrom: bool = False, **kw: Any) -> str:
-    alias = compiler.visit_alias(element, asfrom=asfrom, **kw)
-    return f"{alias} FORCE INDEX ({element.index_mysql})" if asfrom else alias
+def _compile_alias_mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"{compiler.visit_alias(element, **kw)} FORCE INDEX ({element.index_mysql})"
 
 
 # --- many rows in one parameter -----------------------------------------------------------------------------------
@@ -157,10 +155,8 @@ def _compile_by_id(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 @compiles(_ById, *MYSQL)
-def _compile_by_id_mysql(element: Any, compiler: Any, *, asfrom: bool = False, **kw: Any) -> str:
-    alias = compiler.visit_alias(element, asfrom=asfrom, **kw)
-    if not asfrom:
-        return str(alias)
+def _compile_by_id_mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    alias = compiler.visit_alias(element, **kw)
     ids = compiler.process(bindparam("ids", type_=_Ids()))
     picked = f"JSON_TABLE({ids}, '$[*]' COLUMNS (id BIGINT PATH '$')) AS picked"
     return f"{picked} STRAIGHT_JOIN {alias} FORCE INDEX (PRIMARY) ON {element.name}.id = picked.id"
@@ -247,10 +243,8 @@ def _compile_mark_rows_sqlite(element: _MarkRows, compiler: SQLCompiler, **kw: A
 
 
 @compiles(_ByMark, *MYSQL)
-def _compile_by_mark(element: Any, compiler: Any, *, asfrom: bool = False, **kw: Any) -> str:
-    alias = compiler.visit_alias(element, asfrom=asfrom, **kw)
-    if not asfrom:
-        return str(alias)
+def _compile_by_mark(element: Any, compiler: Any, **kw: Any) -> str:
+    alias = compiler.visit_alias(element, **kw)
     kinds = {name: _type(compiler, kind) for name, kind in _MARK_COLUMNS.items()}
     # SQLAlchemy does not say whose column it sets, so that the names must differ.
     names = ", ".join(f"given_{name} {kind} PATH '$.{name}'" for name, kind in kinds.items())

@@ -67,11 +67,12 @@ def followers(
     rows = connection.execute(_chains(skip_failed=skip_failed, by_state=by_state), lane.parameters | parameters)
     chains: dict[str, list[int]] = {}
     blocked: set[str] = set()
+    already = set(first)
     for key, row_id, state in sorted(rows):
         chain = chains.setdefault(key, [])
         if state == State.FAILED:
             blocked.add(key)
-        elif key not in blocked and row_id not in first:
+        elif key not in blocked and row_id not in already:
             chain.append(row_id)
     return chains
 
@@ -123,13 +124,12 @@ def _find_in_pages(
     """Their recursion ends at a thousand steps, so each page of keys is a statement."""
     found: list[int] = []
     statement = _page_of_heads(skip_failed=skip_failed, wrapped=wrapped)
-    while len(found) < limit:
+    while True:
         page = connection.execute(statement, parameters).all()
         found += [row.id for row in page if row.claimable]
-        if len(page) < _PAGE_KEYS:
-            break
+        if len(found) >= limit or len(page) < _PAGE_KEYS:
+            return found[:limit]
         parameters = parameters | {"after": page[-1].ordering_key}
-    return found[:limit]
 
 
 @cache

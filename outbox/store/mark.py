@@ -145,8 +145,6 @@ def _parameters(one: Mark) -> dict[str, Any]:
             row |= {"delay_s": delay_s, "charge": int(charge), "unknown": int(unknown)} | _fault(fault)
         case MarkFailed(unknown=unknown, fault=fault):
             row |= {"unknown": int(unknown)} | _fault(fault)
-        case Release():
-            pass
     return row
 
 

@@ -36,7 +36,7 @@ def relaying(url, **settings):
 
 
 def keep_writing(engine, meanwhile):
-    """Write messages for some seconds and call ``meanwhile`` ten times a second; then wait until all are sent."""
+    """Write for some seconds, calling ``meanwhile``, and wait until all is sent; returns the longest gap in seconds."""
     longest_rest_s, last, sent = 0.0, time.monotonic(), 0
     started = time.monotonic()
     while time.monotonic() < started + SECONDS or sent < total(engine):
@@ -81,26 +81,21 @@ def test_rotate_keys_in_files(engine, migrated_url, emulator, key_files, monkeyp
     monkeypatch.setattr(credentials, "REFRESH_S", 0.5)
     put, files = key_files
     emulator.change_keys({"AKID1": "SECRET-1", "FAKEAKID": None})
-    steps = iter([(0.5, "AKID2"), (0.7, None), (2.0, "AKID1")])
-    due = next(steps)
+    steps = [
+        (0.5, lambda: emulator.change_keys({"AKID2": "SECRET-2"})),
+        (0.7, lambda: put(2)),
+        (2.0, lambda: emulator.change_keys({"AKID1": None})),
+    ]
 
     def meanwhile(elapsed_s):
-        nonlocal due
-        if elapsed_s < due[0]:
-            return
-        match due[1]:
-            case "AKID2":
-                emulator.change_keys({"AKID2": "SECRET-2"})
-            case None:
-                put(2)
-            case old:
-                emulator.change_keys({old: None})
-        due = next(steps, (SECONDS * 2, None))
+        while steps and steps[0][0] <= elapsed_s:
+            steps.pop(0)[1]()
 
     with relaying(migrated_url, endpoint=emulator.url, **files):
         rest_s = keep_writing(engine, meanwhile)
     ledger = emulator.ledger()
 
+    assert [] == steps
     assert compare(engine, ledger["messages"]).kept()
     assert len(ledger["messages"]) == ledger["requests"], "a request was refused"
     assert (1, 0) == spent(engine)
