@@ -19,16 +19,16 @@ FAULTS = {
     "commit_lost": 0.10,
     "commit_done_then_lost": 0.10,
     "db_down": 0.01,
-    "refused": 0.05,
-    "request_lost": 0.08,
-    "answer_lost": 0.12,
-    "request_late": 0.10,
-    "answer_late": 0.08,
-    "after_500": 0.06,
-    "before_503": 0.03,
-    "throttle": 0.03,
-    "forbidden": 0.02,
-    "garbled": 0.04,
+    "refused": 0.10,
+    "request_lost": 0.20,
+    "answer_lost": 0.30,
+    "request_late": 0.25,
+    "answer_late": 0.20,
+    "after_500": 0.15,
+    "before_503": 0.08,
+    "throttle": 0.08,
+    "forbidden": 0.06,
+    "garbled": 0.10,
 }
 
 
@@ -77,7 +77,9 @@ class Chaos:
 
     def long(self) -> float:
         """Seconds that something takes when it takes long; now and then longer than a lease."""
-        return self.chance.choice((0.01, 0.2, 1.0, 3.0, self.lease_s, self.lease_s * 2.5)) * self.chance.uniform(0.5, 1.5)
+        return self.chance.choice((0.01, 0.2, 1.0, 3.0, self.lease_s, self.lease_s * 2.5)) * self.chance.uniform(
+            0.5, 1.5
+        )
 
     def pass_by(self, what: str) -> None:
         """A point at which others may go on, and at which this process may stop for a while, or for good."""

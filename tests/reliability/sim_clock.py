@@ -83,5 +83,3 @@ class SimClock(VirtualClock):
         if thread.until is not None:
             return max(thread.until, frozen)
         return frozen if frozen > self.now else None
-
-

@@ -118,7 +118,7 @@ class SimDatabase:
         connection.create_function("strftime", -1, self._strftime, deterministic=True)
 
     def _strftime(self, _form: str, _now: str, shift: str = "+0 seconds") -> str:
-        at = _EPOCH + timedelta(seconds=self._now() + float(shift.split()[0]))
+        at = _EPOCH + timedelta(seconds=self._now() + float(shift.split(maxsplit=1)[0]))
         return at.strftime("%Y-%m-%d %H:%M:%S.%f")
 
     @staticmethod

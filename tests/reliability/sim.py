@@ -1,0 +1,302 @@
+"""Deterministic simulation of the outbox: the product's own code on virtual time, with everything going wrong.
+
+One seed is one schedule: which process goes on at every database call and every request, what is lost, late, done and
+then reported as failed, and which process dies when. ``python -m tests.reliability.sim SEED`` replays one and tells its
+story; ``python -m tests.reliability.sim --count 100000 [--first SEED]`` looks for schedules that break a promise.
+"""
+
+import argparse
+import gc
+import logging
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from outbox import Message, enqueue
+from outbox.errors import DatabaseError, OperationError
+from outbox.relay import Relay
+from outbox.relay.pipeline import RelayConfig
+from outbox.retry import Policy
+from outbox.rocketmq.client import Client
+from outbox.settings import Destination
+from outbox.states import State
+from outbox.store import operate, pauses
+from outbox.store.database import Database
+from outbox.store.lanes import Lane
+from tests.reliability.sim_broker import KEYS, SimBroker, SimTransport
+from tests.reliability.sim_chaos import Chaos
+from tests.reliability.sim_clock import SimClock
+from tests.reliability.sim_database import SimDatabase
+from tests.reliability.sim_judge import violations
+from tests.virtual_clock import Deadlock
+
+__all__ = ["Schedule", "Story", "simulate", "simulator"]
+
+_REST_S = 2.0
+_LOOK_S = 5.0
+_QUIET_WITHIN_S = 900.0
+_DESTINATION = Destination(
+    endpoint="http://127.0.0.1:1",
+    group_id="GID_simulated",
+    access_key_id="FAKEAKID",
+    access_key_secret=KEYS["FAKEAKID"],
+)
+
+
+class _RollBackError(Exception):
+    """The application changed its mind."""
+
+
+class Idle:
+    """An ending that never comes, and looks seldom."""
+
+    def __init__(self, rest_s: float) -> None:
+        self._rest_s = rest_s
+
+    def rest_s(self, finished: int) -> float | None:
+        """Look again then."""
+        return self._rest_s
+
+
+@dataclass
+class Story:
+    """What became of one schedule."""
+
+    seed: int
+    violations: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    log: list[str] | None = None
+    virtual_s: float = 0.0
+
+
+class Schedule:
+    """One world, from its first row to its last.
+
+    Args:
+        database: emptied for it.
+        seed: of everything.
+        log: filled with every step, if given.
+    """
+
+    def __init__(self, database: SimDatabase, seed: int, log: list[str] | None = None) -> None:
+        # What the product draws from the random module itself, such as the jitter between two tries of a transaction.
+        random.seed(seed)
+        self.seed = seed
+        self.choose = random.Random(f"world {seed}")
+        self.database = database
+        self.rolled_back: set[str] = set()
+        self.operating = True
+        self.serial = 0
+        self.relays: dict[str, Relay] = {}
+        choose = self.choose
+        lease_s = choose.choice((3.0, 6.0))
+        self.config = RelayConfig(
+            batch_size=choose.choice((1, 2, 10)),
+            concurrency=choose.choice((1, 2, 4)),
+            lease_s=lease_s,
+            request_deadline_s=lease_s / 3,
+            policy=Policy(choose.choice((2, 4, 10)), 0.5, 4.0),
+            keep_sent=choose.random() < 0.85,
+        )
+        self.clock = SimClock(seed)
+        self.chaos = Chaos(f"chaos {seed}", self.clock, lease_s, _is_mortal, self._bury, log=log)
+        self.broker = SimBroker(self.chaos)
+
+    def run(self) -> Story:
+        """Let it happen, and judge it."""
+        self.database.enter(self.chaos, self.clock.wall)
+        story = Story(self.seed, log=self.chaos.log)
+        try:
+            with self.clock:
+                self._people()
+                self.clock.sleep(self.choose.choice((3.0, 10.0, 25.0)))
+                self.chaos.stop()
+                if not self._rests():
+                    story.violations += [f"not at rest: {self._unrest()}"]
+                self.operating = False
+            story.violations += violations(self.database, self.broker, self.rolled_back)
+        except Deadlock as error:
+            story.violations.append(f"deadlock: {error}")
+        story.violations += [f"broke: {error!r}" for error in self.clock.broke]
+        story.faults, story.virtual_s = self.chaos.happened, self.clock.now
+        story.rows = Counter(row["state"] for row in self.database.raw.execute("SELECT state FROM outbox_messages"))
+        self.database.leave()
+        return story
+
+    # --- who lives there ---
+
+    def _people(self) -> None:
+        self.clock.start("app", "main", self._application)
+        for number in range(self.choose.choice((1, 2, 2, 3))):
+            self._start_relay(f"relay-{number}")
+        self.clock.start("operator", "main", self._operator)
+
+    def _bury(self, process: str) -> None:
+        """Have another process in the place of one that has ended, some time later."""
+        self.relays.pop(process, None)
+        self.serial += 1
+        name = f"{process.split('.', maxsplit=1)[0]}.{self.serial}"
+
+        def rise() -> None:
+            self.clock.sleep(self.choose.choice((0.0, 0.5, 4.0)))
+            self._start_relay(name)
+
+        self.clock.start("supervisor", name, rise)
+
+    def _start_relay(self, name: str) -> None:
+        clock = self.clock
+        client = Client(_DESTINATION, SimTransport(self.broker), clock.wall)
+        relay = self.relays[name] = Relay(self._database(), {"default": client}, self.config, clock)
+
+        def live() -> None:
+            relay.run(Idle(_REST_S))
+            self._bury(name)
+
+        clock.start(name, "main", live)
+
+    def _database(self) -> Database:
+        return Database(self.database.engine, sleep=self.clock.sleep)
+
+    def _application(self) -> None:
+        choose, database = self.choose, self._database()
+        keys = choose.choice(((None,), (None, "a"), ("a", "b")))
+        for number in range(choose.choice((1, 2, 3, 5, 8))):
+            message = Message(
+                f"topic-{choose.randrange(2)}", f"body {number}", tag="t", ordering_key=choose.choice(keys)
+            )
+            with suppress(DatabaseError, _RollBackError):
+                database.run(lambda connection, message=message: self._write(connection, message))
+            self.clock.sleep(choose.choice((0.0, 0.1, 2.0)))
+
+    def _write(self, connection: Connection, message: Message) -> None:
+        (row_id,) = enqueue(connection, message)
+        if self.choose.random() < 0.1:
+            found = connection.exec_driver_sql("SELECT outbox_id FROM outbox_messages WHERE id = ?", (row_id,))
+            self.rolled_back.add(found.scalar_one())
+            raise _RollBackError
+
+    def _operator(self) -> None:
+        choose, database = self.choose, self._database()
+        meddles = choose.random() < 0.5
+        while self.operating:
+            self.clock.sleep(choose.choice((1.0, 3.0, 8.0)))
+            with suppress(DatabaseError, OperationError):
+                if self.chaos.active and meddles:
+                    self._meddle(database)
+                elif not self.chaos.active:
+                    self._mend(database)
+
+    def _meddle(self, database: Database) -> None:
+        choose, lane = self.choose, Lane("default", f"topic-{self.choose.randrange(2)}")
+        match choose.choice(("replay", "discard", "force", "pause", "resume", "purge", "stop")):
+            case "replay":
+                self._act(database, "replay", State.FAILED)
+            case "discard":
+                self._act(database, "discard", State.FAILED)
+            case "force":
+                self._act(database, "replay", State.SENT)
+            case "pause":
+                pauses.pause(database, lane, by="operator", reason="simulated")
+            case "resume":
+                pauses.resume(database, lane, by="operator", reason="simulated")
+            case "stop" if self.relays:
+                name = choose.choice(sorted(self.relays))
+                self.clock.start(name, "signal", self.relays[name].stop)
+            case "purge":
+                operate.purge(database, choose.choice((0.0, 5.0)), batch=2)
+
+    def _act(self, database: Database, verb: str, state: State) -> None:
+        force = state is not State.FAILED
+        targets = operate.find(database, verb, state=state, force=force)
+        if force:
+            targets = targets[:1]
+        do = operate.replay if verb == "replay" else operate.discard
+        do(database, targets, by="operator", reason="simulated", force=force)
+
+    def _mend(self, database: Database) -> None:
+        for number in range(2):
+            pauses.resume(database, Lane("default", f"topic-{number}"), by="operator", reason="simulated")
+        # A failed head blocks its key until somebody decides.
+        self._act(database, self.choose.choice(("replay", "discard")), State.FAILED)
+
+    # --- rest ---
+
+    def _rests(self) -> bool:
+        until = self.clock.now + _QUIET_WITHIN_S
+        while self.clock.now < until:
+            self.clock.sleep(_LOOK_S)
+            if not self.broker.on_its_way and not self._unrest():
+                return True
+        return False
+
+    def _unrest(self) -> list[tuple[Any, ...]]:
+        query = (
+            "SELECT id, state, lease_token, attempts, available_at FROM outbox_messages"
+            " WHERE state IN ('pending', 'committing') OR lease_token IS NOT NULL"
+        )
+        return [tuple(row) for row in self.database.raw.execute(query)]
+
+
+def _is_mortal(process: str) -> bool:
+    return process.startswith(("relay", "checker"))
+
+
+@contextmanager
+def simulator() -> Iterator[SimDatabase]:
+    """A database for any number of schedules, in memory if the machine has a directory there."""
+    shared = Path("/dev/shm")
+    logger = logging.getLogger("outbox")
+    disabled, logger.disabled = logger.disabled, True
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as directory:
+        database = SimDatabase(Path(directory))
+        try:
+            yield database
+        finally:
+            database.close()
+            logger.disabled = disabled
+
+
+def simulate(database: SimDatabase, seed: int, *, log: bool = False) -> Story:
+    """Run one schedule."""
+    return Schedule(database, seed, [] if log else None).run()
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    given = parser.parse_args()
+    with simulator() as database:
+        if not given.count:
+            story = simulate(database, given.seed or 0, log=True)
+            print(*(story.log or ()), sep="\n")
+            print(f"seed {story.seed}: {dict(story.faults)} rows {dict(story.rows)} {story.violations or 'kept'}")
+            return bool(story.violations)
+        began, broken, faults = time.monotonic(), 0, Counter[str]()
+        rows: Counter[str] = Counter()
+        for seed in range(given.first, given.first + given.count):
+            story = simulate(database, seed)
+            faults += story.faults
+            rows += story.rows
+            if story.violations:
+                broken += 1
+                print(f"seed {seed}: {story.violations[:3]}", flush=True)
+            if seed % 200 == 0:
+                gc.collect()
+        took = time.monotonic() - began
+        print(f"{given.count} schedules, {given.count / took:.0f}/s, {broken} broken; {dict(faults)} {dict(rows)}")
+    return bool(broken)
+
+
+if __name__ == "__main__":
+    raise SystemExit(_main())
