@@ -125,7 +125,7 @@ def _refused_handle(answer: HttpAnswer, hidden: Collection[str]) -> Fault | None
             return None
         code, said = error.code, error.message
     shown = code if _CODE.fullmatch(code) else "NotFound"
-    return _fault(answer, shown, printable(said, hidden) or "the receipt handle had no effect")
+    return _fault(answer, shown, printable(said, hidden) or "the receipt handle had no effect", accepted=False)
 
 
 def _not_done(answer: HttpAnswer, now: float, hidden: Collection[str]) -> Paused | Unknown:
