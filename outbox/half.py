@@ -304,15 +304,17 @@ class Checker:
         self._clock = clock
         self._name = name or str(uuid4())
         self._stopping = False
+        self._enough: Callable[[], bool] = lambda: False
         self._tended_at: float | None = None
 
-    def run(self, until: Callable[[], bool] = lambda: False) -> CheckCounts:
-        """Go round until `stop` is called, or ``until`` says so after a round.
+    def run(self, until: Callable[[], bool] = lambda: False, enough: Callable[[], bool] = lambda: False) -> CheckCounts:
+        """Go round until `stop` is called, or ``until`` says so after a round, or ``enough`` between two polls.
 
         Raises:
             ConfigError: the origin of a destination is not this process's to use.
         """
-        while not self._stopping:
+        self._enough = enough
+        while not self._is_over():
             found = self.round()
             if until():
                 break
@@ -323,6 +325,9 @@ class Checker:
     def stop(self) -> None:
         """End after the poll at hand. Safe in a signal handler."""
         self._stopping = True
+
+    def _is_over(self) -> bool:
+        return self._stopping or self._enough()
 
     def round(self) -> int:
         """Poll every topic until it has nothing more to check, then settle; returns how many were offered.
@@ -342,7 +347,7 @@ class Checker:
                 log.warning("outbox.check_skipped", extra={"destination": topic.destination, "topic": topic.topic})
                 continue
             origin = self._origin(topic.destination)
-            while not self._stopping and (found := self.poll(client, topic, origin)):
+            while not self._is_over() and (found := self.poll(client, topic, origin)):
                 offered += found
                 if found < _MOST:
                     break

@@ -107,7 +107,9 @@ class Message:
         return f"{self._given_properties}outbox_id:{outbox_id}|"
 
     def _check_kind(self) -> None:
-        given = [name for name in ("deliver_at", "transaction_check_s", "ordering_key") if getattr(self, name) is not None]
+        given = [
+            name for name in ("deliver_at", "transaction_check_s", "ordering_key") if getattr(self, name) is not None
+        ]
         if len(given) > 1:
             raise MessageError(given[1], f"set beside {given[0]}; a topic takes one kind of message")
 

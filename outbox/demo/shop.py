@@ -49,7 +49,9 @@ class Shop:
         rolled_back: the keys of the others.
     """
 
-    def __init__(self, url: str, seed: int, *, orders: int, refused: int, customers: int, rush: int, a_second: float) -> None:
+    def __init__(
+        self, url: str, seed: int, *, orders: int, refused: int, customers: int, rush: int, a_second: float
+    ) -> None:
         self.committed: dict[str, float] = {}
         self.rolled_back: set[str] = set()
         self._chance = random.Random(seed)  # noqa: S311 - repeatable on purpose

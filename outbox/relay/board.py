@@ -367,14 +367,16 @@ class Board:
         return self._clock.monotonic() >= self._found_at + MARK_WITHIN_S
 
     def _crowded(self) -> bool:
-        full = self._waiting_rows + self._unended >= self._room or len(self._findings.marks) >= self._room + MARKS_AT_ONCE
+        full = (
+            self._waiting_rows + self._unended >= self._room or len(self._findings.marks) >= self._room + MARKS_AT_ONCE
+        )
         return full or self._alone
 
     def _is_quiet(self) -> bool:
         """Whether nothing can be published before the findings are told; a row that must be alone waits for that."""
         if self._ends or self._in_flight:
             return False
-        return (not self._ready or self._ready[0].rows[0].alone)
+        return not self._ready or self._ready[0].rows[0].alone
 
     def _is_empty(self) -> bool:
         idle = not self._in_flight and not self._unended and not self._ready

@@ -35,6 +35,7 @@ __all__ = [
     "forget_checkers",
     "open_poll",
     "plan_canary",
+    "progress",
     "register",
     "settle",
     "topics",
@@ -85,6 +86,30 @@ def topics(database: Database) -> list[Topic]:
     return [Topic(*row) for row in database.read(lambda connection: connection.execute(query).all())]
 
 
+def progress(database: Database) -> list[dict[str, Any]]:
+    """For each topic of half messages: how many wait for a checker, and how long ago one last had a whole answer.
+
+    ``destination``, ``topic``, ``group_id``, ``unsettled`` (rows that are ``committing`` beyond their check time) and
+    ``checked_s`` (seconds, None for never).
+
+    Raises:
+        DatabaseError: see `Database.run`.
+    """
+    names = (checks.c.destination, checks.c.topic, checks.c.group_id)
+    query = select(*names, checks.c.succeeded_at, db_now().label("now")).where(checks.c.checker == TOPIC)
+
+    def work(connection: Connection) -> list[dict[str, Any]]:
+        found = []
+        for row in connection.execute(query.order_by(*names)).all():
+            waiting = select(func.count()).select_from(messages).where(_unsettled(Topic(*row[:3]), 0.0))
+            since_s = None if row.succeeded_at is None else max(0.0, (row.now - row.succeeded_at).total_seconds())
+            of_topic = dict(zip(("destination", "topic", "group_id"), row[:3], strict=True))
+            found.append(of_topic | {"unsettled": connection.scalar(waiting), "checked_s": since_s})
+        return found
+
+    return database.read(work)
+
+
 # --- polls --------------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +127,9 @@ def open_poll(database: Database, checker: str, topic: Topic, *, for_s: float) -
     def work(connection: Connection) -> None:
         if _mark(connection, checker, topic) == "open":
             _take_canary(connection, topic)
-        connection.execute(upsert(connection.dialect.name, checks, row, lambda new: [(name, new[name]) for name in names]))
+        connection.execute(
+            upsert(connection.dialect.name, checks, row, lambda new: [(name, new[name]) for name in names])
+        )
 
     database.run(work)
 
