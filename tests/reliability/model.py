@@ -160,9 +160,7 @@ def explore(rules: Rules, most: int = 2_000_000) -> Explored:
     return _told(found, "the row can never come to rest", stuck, parents) if stuck else found
 
 
-def _told(
-    found: Explored, problem: str, world: World, parents: dict[World, tuple[World, str] | None]
-) -> Explored:
+def _told(found: Explored, problem: str, world: World, parents: dict[World, tuple[World, str] | None]) -> Explored:
     found.states, found.violation = len(parents), problem
     while (parent := parents[world]) is not None:
         world, what = parent
@@ -188,8 +186,10 @@ def _problem(world: World, rules: Rules) -> str:
             return f"published {sum(delivered)} times in replay {replay}"
         if world.state == FAILED and replay == world.replay and sum(delivered):
             return "failed, and published"
-    if world.state == SENT and not rules.plain and not any(
-        half.delivered for half in world.halves if half.replay == world.replay
+    if (
+        world.state == SENT
+        and not rules.plain
+        and not any(half.delivered for half in world.halves if half.replay == world.replay)
     ):
         return "sent, and not published"
     return ""
@@ -251,7 +251,7 @@ def _with_half(world: World, number: int, half: Half) -> World:
 
 
 def _post(world: World, number: int, rules: Rules) -> Iterator[Step]:
-    if world.state != PENDING or len(world.halves) >= rules.halves * (world.replay + 1):
+    if world.state != PENDING or len(world.halves) >= rules.halves:
         return
     half = len(world.halves)
     posted = world._replace(halves=(*world.halves, Half(world.replay)))
