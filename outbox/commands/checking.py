@@ -5,9 +5,9 @@ import signal
 import click
 
 from outbox.commands.context import with_runtime
+from outbox.commands.faults import ExitCode, Failure
 from outbox.commands.output import talk
 from outbox.commands.stopping import stopped_by_signals
-from outbox.commands.faults import ExitCode, Failure
 from outbox.commands.values import by_option, reason_option
 from outbox.store import look, origin
 from outbox.wiring import Runtime

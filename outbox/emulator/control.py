@@ -128,7 +128,7 @@ class Control:
 
 
 def _is_key(key_id: str, secret: Any) -> bool:
-    return bool(key_id) and (secret is None or isinstance(secret, str) and bool(secret))
+    return bool(key_id) and (secret is None or (isinstance(secret, str) and bool(secret)))
 
 
 def _finite(number: float) -> bool:

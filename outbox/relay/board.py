@@ -288,7 +288,7 @@ class Board:
             self._pause(chain, fault, outcome)
 
     def _settle_half(self, chain: Chain, row: ClaimedRow, outcome: Outcome, posted_at: float) -> None:
-        """A half message that was taken is put to the vote; one that was taken altered is rolled back and tried again."""
+        """Put a half message that was taken to the vote; roll back one that was taken altered, and try again."""
         match outcome:
             case Sent(message_id=message_id, receipt_handle=handle):
                 self._health.pop(chain.lane, None)

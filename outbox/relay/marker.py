@@ -156,7 +156,9 @@ class Marker:
                 log.debug("outbox.sent", extra={"row_id": one.id, "message_id": one.message_id})
             case MarkRetry(fault=fault):
                 self.counts.retried += 1
-                log.info("outbox.retried", extra={"row_id": one.id, "delay_s": one.delay_s} | _fault_fields(fault))
+                # Something between us and the broker alters messages: a person should hear of it.
+                level = logging.ERROR if fault.accepted else logging.INFO
+                log.log(level, "outbox.retried", extra={"row_id": one.id, "delay_s": one.delay_s} | _fault_fields(fault))
             case MarkFailed(fault=fault):
                 self.counts.failed += 1
                 log.error("outbox.failed", extra={"row_id": one.id} | _fault_fields(fault))

@@ -1,4 +1,4 @@
-"""Half messages: which of a row's is the elected one. Each verb is one compare-and-set statement for any number of rows.
+"""Half messages: which of a row's is elected. Each verb is one compare-and-set statement for any number of rows.
 
 A row is undecided while it is ``pending`` and its ``message_id`` is null. `elect` decides it, once for each replay, for
 whichever MessageId comes first; every other verb that leaves ``pending`` decides it for none. No lease is asked for: a
@@ -31,7 +31,6 @@ __all__ = [
     "doubt",
     "elect",
     "rows_of",
-    "standings",
 ]
 
 #: Seconds for which the broker offers a half message that is not ended; a little less, to be sure.
@@ -129,15 +128,6 @@ def elect(database: Database, elections: Sequence[Election]) -> dict[str, Standi
     return database.run(work) if elections else {}
 
 
-def standings(database: Database, elections: Sequence[Election]) -> dict[str, Standing]:
-    """How half messages stand with their rows now; nothing is changed.
-
-    Raises:
-        DatabaseError: see `Database.run`.
-    """
-    return database.run(lambda connection: _standings(connection, elections)) if elections else {}
-
-
 def confirm(database: Database, committed: Iterable[Committed]) -> None:
     """Write down that the broker answered the commits of these half messages with a 204: their rows are ``sent``.
 
@@ -172,7 +162,7 @@ def rows_of(database: Database, outbox_ids: Iterable[str]) -> Mapping[str, HalfR
     ids = sorted(set(outbox_ids))
     if not ids:
         return {}
-    found = database.run(lambda connection: connection.execute(_by_outbox_id(), {"outbox_ids": ids}).all())
+    found = database.read(lambda connection: connection.execute(_by_outbox_id(), {"outbox_ids": ids}).all())
     return {row.outbox_id: _half_row(row) for row in found}
 
 

@@ -78,7 +78,7 @@ def naive(name: str) -> Rules:
 
 
 class Half(NamedTuple):
-    """A half message at the broker: of which replay, its life, how often delivered, and which of its handles is good."""
+    """A half message at the broker: of which replay, its life, how often delivered, and which handle is good."""
 
     replay: int
     life: str = _OPEN

@@ -12,9 +12,10 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ from sqlalchemy import Connection
 
 from outbox import Message, enqueue
 from outbox.errors import DatabaseError, OperationError
+from outbox.half import CheckConfig, Checker
 from outbox.relay import Relay
-from outbox.relay.pipeline import RelayConfig
-from outbox.retry import Policy
 from outbox.rocketmq.client import Client
-from outbox.settings import Destination
+from outbox.settings import Settings
 from outbox.states import State
 from outbox.store import operate, pauses
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
+from outbox.wiring import Runtime
 from tests.reliability.sim_broker import KEYS, SimBroker, SimTransport
 from tests.reliability.sim_chaos import Chaos
 from tests.reliability.sim_clock import SimClock
@@ -43,12 +44,22 @@ __all__ = ["Schedule", "Story", "simulate", "simulator"]
 _REST_S = 2.0
 _LOOK_S = 5.0
 _QUIET_WITHIN_S = 900.0
-_DESTINATION = Destination(
-    endpoint="http://127.0.0.1:1",
-    group_id="GID_simulated",
-    access_key_id="FAKEAKID",
-    access_key_secret=KEYS["FAKEAKID"],
-)
+# Longer than the broker keeps a half message.
+_DAYS_S = 100_000.0
+
+
+@lru_cache(maxsize=256)
+def _settings(**given: float) -> Settings:
+    fixed = {
+        "OUTBOX_ENDPOINT": "http://127.0.0.1:1",
+        "OUTBOX_GROUP_ID": "GID_simulated",
+        "OUTBOX_ENVIRONMENT": "simulated",
+        "OUTBOX_ACCESS_KEY_ID": "FAKEAKID",
+        "OUTBOX_ACCESS_KEY_SECRET": KEYS["FAKEAKID"],
+        "OUTBOX_BACKOFF_BASE_S": "0.5",
+        "OUTBOX_BACKOFF_MAX_S": "4",
+    }
+    return Settings.from_env(fixed | {f"OUTBOX_{name.upper()}": str(value) for name, value in given.items()})
 
 
 class _RollBackError(Exception):
@@ -84,10 +95,13 @@ class Schedule:
     Args:
         database: emptied for it.
         seed: of everything.
+        halves: whether its messages are half messages, or normal and ordered ones.
         log: filled with every step, if given.
     """
 
-    def __init__(self, database: SimDatabase, seed: int, log: list[str] | None = None) -> None:
+    def __init__(
+        self, database: SimDatabase, seed: int, *, halves: bool = False, log: list[str] | None = None
+    ) -> None:
         # What the product draws from the random module itself, such as the jitter between two tries of a transaction.
         random.seed(seed)
         self.seed = seed
@@ -96,20 +110,27 @@ class Schedule:
         self.rolled_back: set[str] = set()
         self.operating = True
         self.serial = 0
-        self.relays: dict[str, Relay] = {}
+        self.halves = halves
+        self.living: dict[str, Relay | Checker] = {}
         choose = self.choose
         lease_s = choose.choice((3.0, 6.0))
-        self.config = RelayConfig(
+        self.settings = _settings(
             batch_size=choose.choice((1, 2, 10)),
             concurrency=choose.choice((1, 2, 4)),
             lease_s=lease_s,
-            request_deadline_s=lease_s / 3,
-            policy=Policy(choose.choice((2, 4, 10)), 0.5, 4.0),
+            request_timeout_s=lease_s / 3,
+            max_attempts=choose.choice((2, 4, 10)),
             keep_sent=choose.random() < 0.85,
         )
         self.clock = SimClock(seed)
         self.chaos = Chaos(f"chaos {seed}", self.clock, lease_s, _is_mortal, self._bury, log=log)
-        self.broker = SimBroker(self.chaos)
+        self.broker = SimBroker(self.chaos, hostile=choose.random() < 0.5, halves=halves)
+        self.check_s = choose.choice((10, 10, 10, 12, 30, 60, 300)) if halves else None
+        self.check_config = CheckConfig(
+            request_deadline_s=lease_s / 3, canary_check_s=choose.choice((10, 60)), idle_s=choose.choice((3.0, 9.0))
+        )
+        self.dark_s = choose.choice((0.0,) * 24 + (3600.0, _DAYS_S)) if halves else 0.0
+        self.is_dark = False
 
     def run(self) -> Story:
         """Let it happen, and judge it."""
@@ -118,10 +139,12 @@ class Schedule:
         try:
             with self.clock:
                 self._people()
-                self.clock.sleep(self.choose.choice((3.0, 10.0, 25.0)))
+                self.clock.sleep(self.choose.choice((20.0, 40.0) if self.halves else (3.0, 10.0, 25.0)))
+                if self.dark_s:
+                    self._darken()
                 self.chaos.stop()
                 if not self._rests():
-                    story.violations += [f"not at rest: {self._unrest()}"]
+                    story.violations += [f"not at rest: {self._unrest()} {self.broker.open_halves()}"]
                 self.operating = False
             story.violations += violations(self.database, self.broker, self.rolled_back)
         except Deadlock as error:
@@ -137,31 +160,48 @@ class Schedule:
     def _people(self) -> None:
         self.clock.start("app", "main", self._application)
         for number in range(self.choose.choice((1, 2, 2, 3))):
-            self._start_relay(f"relay-{number}")
+            self._start(f"relay-{number}")
+        for number in range(self.choose.choice((1, 1, 2)) if self.halves else 0):
+            self._start(f"checker-{number}")
         self.clock.start("operator", "main", self._operator)
 
     def _bury(self, process: str) -> None:
         """Have another process in the place of one that has ended, some time later."""
-        self.relays.pop(process, None)
+        self.living.pop(process, None)
         self.serial += 1
-        name = f"{process.split('.', maxsplit=1)[0]}.{self.serial}"
+        name = f"{process.split('.')[0]}.{self.serial}"
 
         def rise() -> None:
             self.clock.sleep(self.choose.choice((0.0, 0.5, 4.0)))
-            self._start_relay(name)
+            self.clock.wait_until(lambda: not self.is_dark)
+            self._start(name)
 
         self.clock.start("supervisor", name, rise)
 
-    def _start_relay(self, name: str) -> None:
-        clock = self.clock
-        client = Client(_DESTINATION, SimTransport(self.broker), clock.wall)
-        relay = self.relays[name] = Relay(self._database(), {"default": client}, self.config, clock)
+    def _start(self, name: str) -> None:
+        runtime = Runtime(self.settings, self.clock)
+        runtime.__dict__["database"] = self._database()
+        client = Client(self.settings.destination("default"), SimTransport(self.broker), self.clock.wall)
+        runtime.__dict__["publishers"] = {"default": client}
+        if name.startswith("relay"):
+            relay = self.living[name] = runtime.relay()
+            self.clock.start(name, "main", lambda: self._live(name, lambda: relay.run(Idle(_REST_S))))
+        else:
+            checker = self.living[name] = runtime.checker(self.check_config)
+            self.clock.start(name, "main", lambda: self._live(name, checker.run))
 
-        def live() -> None:
-            relay.run(Idle(_REST_S))
+    def _live(self, name: str, run: Callable[[], object]) -> None:
+        run()
+        self._bury(name)
+
+    def _darken(self) -> None:
+        """Kill every process, and let hours or days go by."""
+        self.is_dark = True
+        for name in sorted(self.living):
+            self.clock.kill(name)
             self._bury(name)
-
-        clock.start(name, "main", live)
+        self.clock.sleep(self.dark_s)
+        self.is_dark = False
 
     def _database(self) -> Database:
         return Database(self.database.engine, sleep=self.clock.sleep)
@@ -208,9 +248,9 @@ class Schedule:
                 pauses.pause(database, lane, by="operator", reason="simulated")
             case "resume":
                 pauses.resume(database, lane, by="operator", reason="simulated")
-            case "stop" if self.relays:
-                name = choose.choice(sorted(self.relays))
-                self.clock.start(name, "signal", self.relays[name].stop)
+            case "stop" if self.living:
+                name = choose.choice(sorted(self.living))
+                self.clock.start(name, "signal", self.living[name].stop)
             case "purge":
                 operate.purge(database, choose.choice((0.0, 5.0)), batch=2)
 
@@ -234,7 +274,7 @@ class Schedule:
         until = self.clock.now + _QUIET_WITHIN_S
         while self.clock.now < until:
             self.clock.sleep(_LOOK_S)
-            if not self.broker.on_its_way and not self._unrest():
+            if not self.broker.on_its_way and not self._unrest() and not self.broker.open_halves():
                 return True
         return False
 
@@ -265,9 +305,9 @@ def simulator() -> Iterator[SimDatabase]:
             logger.disabled = disabled
 
 
-def simulate(database: SimDatabase, seed: int, *, log: bool = False) -> Story:
+def simulate(database: SimDatabase, seed: int, *, halves: bool = False, log: bool = False) -> Story:
     """Run one schedule."""
-    return Schedule(database, seed, [] if log else None).run()
+    return Schedule(database, seed, halves=halves, log=[] if log else None).run()
 
 
 def _main() -> int:
@@ -275,17 +315,18 @@ def _main() -> int:
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--halves", action="store_true")
     given = parser.parse_args()
     with simulator() as database:
         if not given.count:
-            story = simulate(database, given.seed or 0, log=True)
+            story = simulate(database, given.seed or 0, halves=given.halves, log=True)
             print(*(story.log or ()), sep="\n")
             print(f"seed {story.seed}: {dict(story.faults)} rows {dict(story.rows)} {story.violations or 'kept'}")
             return bool(story.violations)
         began, broken, faults = time.monotonic(), 0, Counter[str]()
         rows: Counter[str] = Counter()
         for seed in range(given.first, given.first + given.count):
-            story = simulate(database, seed)
+            story = simulate(database, seed, halves=given.halves)
             faults += story.faults
             rows += story.rows
             if story.violations:

@@ -1,6 +1,5 @@
 """The broker and the network inside the simulation: the emulator's own code, behind requests that may go astray."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
@@ -31,21 +30,35 @@ _AFTER = {
     "after_500": {"fault": "accept_then_500", "op": "any"},
     "garbled": {"fault": "garbled", "op": "any"},
 }
+_QUIRKS = {
+    "wrong_md5": {"fault": "wrong_md5", "op": "publish"},
+    "wrong_clock": {"fault": "wrong_clock", "op": "check"},
+    "early_check": {"fault": "early_check"},
+    "empty": {"fault": "empty"},
+}
+_QUIRKS_OF = {"POST": ("wrong_md5",), "GET": ("wrong_clock", "early_check", "empty"), "DELETE": ()}
 _POLL_EVERY_S = 1.0
 
 
 class SimBroker:
     """The emulator without sockets, on the schedule's clock.
 
+    Args:
+        chaos: what goes wrong.
+        hostile: a commit that is repeated on a handle that is still valid delivers again.
+        halves: whether half messages are simulated, with what can go wrong with them.
+
     Attributes:
         on_its_way: requests that have not arrived yet, or whose answers have not.
-        commits: MessageIds of committed halves, in order.
+        twins: of half messages whose POST was doubled, MessageId by MessageId.
     """
 
-    def __init__(self, chaos: Chaos) -> None:
+    def __init__(self, chaos: Chaos, *, hostile: bool = False, halves: bool = False) -> None:
         self.chaos = chaos
+        self.halves = halves
         self.on_its_way = 0
-        self.quirks: tuple[str, ...] = ()
+        self.quirks: tuple[str, ...] = ("hostile",) if hostile else ()
+        self.twins: dict[str, str] = {}
         clock = BrokerClock(chaos.clock.wall)
         self.clock = clock
         self.faults = Faults()
@@ -63,6 +76,11 @@ class SimBroker:
         """Everything that was accepted."""
         return self.broker.ledger()
 
+    def open_halves(self) -> list[str]:
+        """MessageIds of half messages that wait for their end."""
+        topics = self.broker._topics.values()
+        return [one.message.message_id for topic in topics for _, _, one in topic.halves._open if not one.ended]
+
 
 @dataclass
 class _Exchange:
@@ -76,9 +94,8 @@ class _Exchange:
 class SimTransport:
     """A `Transport` of one process; what it sends travels on when the process dies."""
 
-    def __init__(self, broker: SimBroker, naive: Callable[[HttpRequest], int] = lambda _request: 1) -> None:
+    def __init__(self, broker: SimBroker) -> None:
         self._broker = broker
-        self._copies = naive
 
     def send(self, request: HttpRequest) -> HttpAnswer | NoAnswer:
         """Send one request once; every fate that a request can have is possible."""
@@ -102,13 +119,18 @@ class SimTransport:
         try:
             if chaos.strikes("request_lost"):
                 return
+            commits = exchange.request.method == "DELETE"
+            if commits and chaos.strikes("commit_lost_before"):
+                return
             if chaos.strikes("request_late"):
                 clock.sleep(chaos.long())
             clock.step("arrive")
             answer = self._at_broker(exchange.request)
+            if broker.halves and exchange.request.method == "POST" and chaos.strikes("post_doubled"):
+                self._double(exchange.request)
             if chaos.log is not None:
                 chaos.note(f"{exchange.request.method} {exchange.request.target} -> {answer.status}")
-            if chaos.strikes("answer_lost"):
+            if (commits and chaos.strikes("commit_answer_lost")) or chaos.strikes("answer_lost"):
                 if chaos.chance.random() < 0.5:
                     exchange.answers.append(_RESET)
                 return
@@ -120,11 +142,21 @@ class SimTransport:
         finally:
             broker.on_its_way -= 1
 
+    def _double(self, request: HttpRequest) -> None:
+        """Have the broker take a POST twice; neither the sender nor the broker knows."""
+        before = len(self._broker.ledger())
+        self._at_broker(request)
+        for entry in self._broker.ledger()[before:]:
+            twin, first = entry["message_id"], self._broker.ledger()[before - 1]["message_id"]
+            self._broker.twins |= {twin: first, first: twin}
+
     def _at_broker(self, request: HttpRequest) -> Answer:
         chaos, broker = self._broker.chaos, self._broker
         faults = [fault for name, fault in _INSTEAD.items() if chaos.strikes(name)][:1]
         faults += [fault for name, fault in _AFTER.items() if chaos.strikes(name)]
         faults += [{"fault": name} for name in broker.quirks]
+        if broker.halves:
+            faults += [_QUIRKS[name] for name in _QUIRKS_OF[request.method] if chaos.strikes(name)]
         answer = broker.handle(request, faults)
         if isinstance(answer, Answer):
             return answer

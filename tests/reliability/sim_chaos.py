@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.reliability.sim_clock import SimClock
 
-__all__ = ["FAULTS", "Chaos"]
+__all__ = ["FAULTS", "HALF_FAULTS", "Chaos"]
 
 #: Each fault, and the highest chance of it at each opportunity; a schedule has some of them, at some rate below.
 FAULTS = {
@@ -29,6 +29,17 @@ FAULTS = {
     "throttle": 0.08,
     "forbidden": 0.06,
     "garbled": 0.10,
+}
+
+#: Those that only half messages meet.
+HALF_FAULTS = {
+    "post_doubled": 0.20,
+    "wrong_md5": 0.08,
+    "wrong_clock": 0.08,
+    "early_check": 0.10,
+    "empty": 0.10,
+    "commit_lost_before": 0.20,
+    "commit_answer_lost": 0.30,
 }
 
 
@@ -58,7 +69,7 @@ class Chaos:
         pick = self.chance
         some = pick.choice((0.15, 0.4, 0.8))
         harm = pick.choice((0.2, 0.6, 1.0))
-        self.rates = {name: rate * harm for name, rate in FAULTS.items() if pick.random() < some}
+        self.rates = {name: rate * harm for name, rate in {**FAULTS, **HALF_FAULTS}.items() if pick.random() < some}
 
     def strikes(self, fault: str) -> bool:
         """Whether a fault happens now."""
