@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Protocol
 
 __all__ = ["SYSTEM", "Clock", "Condition", "Lock", "SystemClock", "Task"]
@@ -18,7 +19,9 @@ class Lock(Protocol):
 
     def __enter__(self) -> Any: ...
 
-    def __exit__(self, *exc: object) -> Any: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> Any: ...
 
 
 class Condition(Lock, Protocol):

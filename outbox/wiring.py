@@ -1,6 +1,5 @@
 """Builds what a process needs from its settings: the database, the HTTP clients, the relay."""
 
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 
@@ -19,7 +18,7 @@ from outbox.store.database import Database
 from outbox.store.engine import create_engine
 from outbox.store.lanes import Lane, left_to_do
 
-__all__ = ["Runtime", "runtime"]
+__all__ = ["Runtime"]
 
 # Beside the claimer and the marker, a few publishers at a time may read large bodies.
 _ENGINE_CONNECTIONS = 8
@@ -109,18 +108,3 @@ class Runtime:
         keyring = Keyring(partial(self.settings.destination, name))
         transport = RequestsTransport(keyring.endpoint, pool_size=self.settings.concurrency)
         return Client(keyring, transport, self.clock.wall)
-
-
-_runtimes: dict[int, Runtime] = {}
-
-
-def runtime(load: Callable[[], Settings] = Settings.from_env) -> Runtime:
-    """This process's runtime, built at first use.
-
-    A forked child gets its own: a connection shared with the parent would hand one process the other's answers. It
-    keeps the parent's, unused, for some drivers say goodbye to the server when a connection is collected.
-    """
-    pid = os.getpid()
-    if pid not in _runtimes:
-        _runtimes.setdefault(pid, Runtime(load()))
-    return _runtimes[pid]

@@ -14,7 +14,7 @@ ORDERS = Lane("default", "orders")
 
 
 def ago(seconds):
-    """The instant so long ago; negative for one to come. (The databases are on this machine.)"""
+    """The instant so long ago; negative for one to come. The databases are on this machine."""
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
@@ -41,9 +41,13 @@ def write_row(engine, **over):
 
 def write_rows(engine, count, **over):
     """Insert *count* messages at once; the ids of all rows, in order."""
+    return write_all(engine, [new_row(**over) for _ in range(count)])
+
+
+def write_all(engine, rows):
+    """Insert rows of the same columns at once; the ids of all rows, in order."""
     with engine.begin() as connection:
-        if count:
-            connection.execute(insert(messages), [new_row(**over) for _ in range(count)])
+        connection.execute(insert(messages), rows)
         return list(connection.scalars(select(messages.c.id).order_by(messages.c.id)))
 
 
@@ -120,7 +124,7 @@ def ids(rows):
 
 @contextmanager
 def locked(engine, *row_ids):
-    """Another transaction that holds the rows' locks while the block runs. (SQLite locks no rows.)"""
+    """Another transaction that holds the rows' locks while the block runs; SQLite locks no rows."""
     with engine.connect() as connection, connection.begin():
         connection.execute(select(messages.c.id).where(messages.c.id.in_(row_ids)).with_for_update()).all()
         yield

@@ -2,8 +2,8 @@
 
 The threads are real, but only the holder of the baton runs. It hands the baton on wherever it waits (for a lock, a
 condition, a sleep, a join) and at every `VirtualClock.step`; the seed chooses among those who can go on. When nobody
-can, time jumps to the first deadline. So one seed is one schedule, the same every time, provided that nothing else in the
-program depends on real time or on chance.
+can, time jumps to the first deadline. So one seed is one schedule, the same every time, provided that nothing else in
+the program depends on real time or on chance.
 """
 
 import random

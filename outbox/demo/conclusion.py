@@ -2,13 +2,12 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from shutil import which
 
 from outbox.demo.screen import Screen
 from outbox.demo.story import ORDERS, play
-from outbox.demo.verdict import Evidence, Finding, Pace, judge, pace
+from outbox.demo.verdict import KILLED, Evidence, Finding, Pace, judge, pace
 
 __all__ = ["tell"]
 
@@ -26,29 +25,31 @@ def tell(directory: Path, seed: int, *, keep: bool) -> bool:
     screen.title("What was promised, and what the shop, the outbox and the broker's ledger say")
     screen.findings(findings)
     if evidence.duplicates:
-        screen.title("Delivered again, each after an unknown outcome; the outbox_id ends in")
+        screen.title("Delivered again, and the unknown outcome behind it; the outbox_id ends in")
         screen.duplicates(evidence.duplicates)
-    screen.title("From commit to delivery")
-    screen.say(f"{_waits(pace(evidence, *evidence.calm))} in the calm before the outage")
-    overall = pace(evidence)
-    screen.say(f"{_waits(overall)} overall: {overall.messages} messages, {overall.rate:.0f} a second")
-    screen.title(_verdict(findings))
+    screen.title("From commit to delivery, outage and killed relay included")
+    screen.say(_timing(pace(evidence)))
+    broken = [one for one in findings if one.broken]
+    screen.title(f"[red]Broken promises: {len(broken)}[/]" if broken else "[green]Every promise held.[/]")
+    for one in broken:
+        screen.say(_contradiction(one))
     screen.title("Next")
     screen.commands(_look_at(directory, evidence) if keep else _go_on())
-    return not any(finding.broken for finding in findings)
+    return not broken
 
 
-def _waits(pace: Pace) -> str:
-    return f"p50 {_duration(pace.p50_s)}, p95 {_duration(pace.p95_s)}"
+def _timing(pace: Pace) -> str:
+    waits = ", ".join(f"p{share} {_duration(pace.wait(share / 100))}" for share in (50, 95))
+    return f"{waits}; {len(pace.waits)} messages in {pace.seconds:.1f} s, up to {pace.busiest} in one second"
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _verdict(findings: Sequence[Finding]) -> str:
-    broken = [f"{one.promise} ({', '.join(one.broken[:3])})" for one in findings if one.broken]
-    return f"[red]Broken: {'; '.join(broken)}[/]" if broken else "[green]Every promise held.[/]"
+def _contradiction(finding: Finding) -> str:
+    shown, more = finding.broken[:3], len(finding.broken[3:])
+    return f"{finding.promise}: {', '.join(shown)}{f' and {more} more' if more else ''}"
 
 
 def _go_on() -> list[tuple[str, str]]:
@@ -62,7 +63,8 @@ def _go_on() -> list[tuple[str, str]]:
 
 def _look_at(directory: Path, evidence: Evidence) -> list[tuple[str, str]]:
     outbox = _program()
-    shown = evidence.duplicates[0] if evidence.duplicates else evidence.rows[0]
+    explained = (one for one in evidence.duplicates if set(one.unknowns) - {KILLED})
+    shown = next(explained, evidence.rows[0])
     return [
         (f"export OUTBOX_DATABASE_URL={shlex.quote(f'sqlite:///{directory}/outbox.sqlite')}", "what was kept"),
         (f"{outbox} list --limit 10", "the newest messages"),

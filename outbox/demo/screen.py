@@ -80,4 +80,4 @@ class Screen:
     def commands(self, commands: Sequence[tuple[str, str]]) -> None:
         """Show what to type next, each with what it does."""
         for command, does in commands:
-            self._console.print(Text(f"  {command}", style="cyan"), Text(f"  # {does}", style="dim"), soft_wrap=True)
+            self._console.print(Text.assemble("  ", (command, "cyan"), (f"  # {does}", "dim")), soft_wrap=True)

@@ -3,9 +3,10 @@
 import random
 import threading
 import time
+from itertools import islice
 from typing import Self
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from outbox import Message, enqueue, prepare_sqlite
@@ -33,61 +34,65 @@ class _PaymentRefusedError(Exception):
 
 
 class Shop:
-    """Takes orders in a thread of its own, one transaction each.
+    """Takes orders, one transaction each.
 
     Args:
         url: of the database, which is the outbox's too.
-        seed: decides about amounts and refusals.
-        orders: how many to take.
-        refused: how many of them are rolled back.
-        customers: every third order belongs to one of them, in turn.
-        rush: orders that wait at the door when it opens.
-        a_second: orders that come in each second from then on.
+        seed: decides about amounts, and about who pays.
+        orders: how many orders there are to take.
+        refused: how many of them are rolled back, since the customer's bank says no.
+        customers: every third order is one of theirs, in turn, and is published in order for each.
 
     Attributes:
         committed: the key of each committed order, and when, in epoch seconds.
         rolled_back: the keys of the others.
     """
 
-    def __init__(
-        self, url: str, seed: int, *, orders: int, refused: int, customers: int, rush: int, a_second: float
-    ) -> None:
+    def __init__(self, url: str, seed: int, *, orders: int, refused: int, customers: int) -> None:
         self.committed: dict[str, float] = {}
         self.rolled_back: set[str] = set()
         self._chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._refused = frozenset(self._chance.sample(range(orders), refused))
         self._customers = customers
-        self._rush = rush
-        self._a_second = a_second
-        self._orders = orders
+        self._numbers = iter(range(orders))
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._take_orders, name="shop")
+        self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._engine = _engine(url)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether orders are still to come. Raises what ended the shop before its time."""
-        if self._error is not None:
-            raise self._error
-        return self._thread.is_alive()
+        self._engine = create_engine(url)
+        prepare_sqlite(self._engine)
 
     def __enter__(self) -> Self:
         _Base.metadata.create_all(self._engine)
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         self._engine.dispose()
 
-    def _take_orders(self) -> None:
+    def take(self, orders: int) -> None:
+        """Take so many orders at once."""
+        for number in islice(self._numbers, orders):
+            self._take(number)
+
+    def open(self, a_second: float) -> None:
+        """Have the rest of the orders taken by a thread, so many within one second as far as the machine can."""
+        self._thread = threading.Thread(target=self._take_all, args=(a_second,), name="shop")
+        self._thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether orders are still to come. Raises what ended the thread before its time."""
+        if self._error is not None:
+            raise self._error
+        return self._thread is not None and self._thread.is_alive()
+
+    def _take_all(self, a_second: float) -> None:
         opened = time.monotonic()
         try:
-            for number in range(self._orders):
-                due = opened + (number - self._rush) / self._a_second
-                if self._closing.wait(max(0.0, due - time.monotonic())):
+            for taken, number in enumerate(self._numbers):
+                if self._closing.wait(max(0.0, opened + taken / a_second - time.monotonic())):
                     return
                 self._take(number)
         except BaseException as error:  # noqa: BLE001 - raised again where the shop is watched
@@ -95,13 +100,12 @@ class Shop:
 
     def _take(self, number: int) -> None:
         key = f"order-{number:04}"
+        order = _Order(id=number, cents=self._chance.randrange(100, 100_000))
         try:
             with Session(self._engine) as session, session.begin():
-                order = _Order(id=number, cents=self._chance.randrange(100, 100_000))
                 session.add(order)
                 enqueue(session, self._message(order, key))
-                if number in self._refused:
-                    raise _PaymentRefusedError
+                self._charge(order)
         except _PaymentRefusedError:
             self.rolled_back.add(key)
         else:
@@ -114,8 +118,6 @@ class Shop:
         customer = f"customer-{order.id // 3 % self._customers:02}"
         return Message(BY_CUSTOMER, body, tag="created", keys=key, ordering_key=customer)
 
-
-def _engine(url: str) -> Engine:
-    engine = create_engine(url)
-    prepare_sqlite(engine)
-    return engine
+    def _charge(self, order: _Order) -> None:
+        if order.id in self._refused:
+            raise _PaymentRefusedError

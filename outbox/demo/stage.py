@@ -5,14 +5,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
 from celery import Celery
-from celery.beat import EmbeddedService
+from celery.beat import Scheduler, Service
 
 from outbox.celery import QUEUE, install
 from outbox.emulator import Emulator
@@ -43,7 +43,7 @@ class Stage:
     directory: Path
     runtime: Runtime
     emulator: Emulator
-    environment: Mapping[str, str]
+    environment: dict[str, str]
 
     @property
     def database_url(self) -> str:
@@ -112,13 +112,13 @@ def celery_worker(app: Celery) -> Iterator[None]:
         without_heartbeat=True,
         without_mingle=True,
     )
-    beat = EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler")
-    threading.Thread(target=worker.start, name="celery-worker", daemon=True).start()
-    beat.start()
+    beat = Service(app, scheduler_cls=Scheduler)
+    for one in (worker, beat):
+        threading.Thread(target=one.start, name=f"celery-{type(one).__name__}", daemon=True).start()
     try:
         yield
     finally:
-        beat.stop()
+        beat.stop(wait=True)
         # Ends the tasks, then the pool. The thread that waits for more of them sees it seconds later, or not at all.
         worker.stop()
 

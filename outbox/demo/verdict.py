@@ -5,13 +5,13 @@ them knows the others, so that no part of the outbox is its own judge.
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 
-__all__ = ["Delivery", "Duplicate", "Evidence", "Finding", "Pace", "Row", "judge", "pace"]
+__all__ = ["KILLED", "Delivery", "Duplicate", "Evidence", "Finding", "Pace", "Row", "judge", "pace"]
 
 #: Stands among the codes of a row's unknown outcomes for a relay that died with the row under its lease.
 KILLED = "killed relay"
@@ -58,14 +58,12 @@ class Evidence:
         rolled_back: the keys of the orders that it rolled back.
         rows: the outbox, in the order of insertion.
         delivered: the broker's ledger, in the order of acceptance.
-        calm: from when to when nothing new went wrong, in epoch seconds.
     """
 
     committed: Mapping[str, float]
     rolled_back: frozenset[str]
     rows: Sequence[Row]
     delivered: Sequence[Delivery]
-    calm: tuple[float, float] = (-math.inf, math.inf)
 
     @cached_property
     def first(self) -> Mapping[str, Delivery]:
@@ -98,7 +96,7 @@ class Duplicate:
     @property
     def cause(self) -> str:
         """The codes of its unknown outcomes; any of them may have been the one."""
-        return " or ".join(sorted(set(self.unknowns))) or "nothing known"
+        return " or ".join(sorted(set(self.unknowns))) or "no unknown outcome"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +116,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast it went: seconds from an order's commit to its message's first delivery, and messages a second."""
+    """How fast it went.
 
-    p50_s: float
-    p95_s: float
-    messages: int
+    Attributes:
+        waits: seconds from each order's commit to its message's first delivery, shortest first.
+        seconds: from the first commit to the last first delivery.
+        busiest: first deliveries in the busiest second.
+    """
+
+    waits: Sequence[float]
     seconds: float
+    busiest: int
 
-    @property
-    def rate(self) -> float:
-        """Messages a second, from the first commit to the last first delivery."""
-        return self.messages / self.seconds if self.seconds > 0 else math.nan
+    def wait(self, share: float) -> float:
+        """The wait, in seconds, that this share of the messages did not exceed; not a number where there is none."""
+        return self.waits[math.ceil(len(self.waits) * share) - 1] if self.waits else math.nan
 
 
 def judge(evidence: Evidence) -> list[Finding]:
@@ -136,16 +138,14 @@ def judge(evidence: Evidence) -> list[Finding]:
     return [rule(evidence) for rule in _RULES]
 
 
-def pace(evidence: Evidence, since: float = -math.inf, until: float = math.inf) -> Pace:
-    """Measure how fast it went for orders committed from ``since`` to ``until``; not a number where there was none."""
-    committed = {key: at for key, at in evidence.committed.items() if since <= at <= until}
-    first = {one.key: one.at for one in evidence.first.values() if one.key in committed}
+def pace(evidence: Evidence) -> Pace:
+    """Measure how fast it went."""
+    first = {one.key: one.at for one in evidence.first.values() if one.key in evidence.committed}
     # The broker may have the message before the shop's commit has returned.
-    waits = sorted(max(0.0, at - committed[key]) for key, at in first.items())
-    if not waits:
-        return Pace(math.nan, math.nan, 0, math.nan)
-    p95 = waits[math.ceil(len(waits) * 0.95) - 1]
-    return Pace(median(waits), p95, len(waits), max(first.values()) - min(committed.values()))
+    waits = sorted(max(0.0, at - evidence.committed[key]) for key, at in first.items())
+    instants = sorted(first.values())
+    busiest = max((bisect_left(instants, at + 1) - number for number, at in enumerate(instants)), default=0)
+    return Pace(waits, instants[-1] - min(evidence.committed.values()) if instants else math.nan, busiest)
 
 
 # --- one function for each promise --------------------------------------------------------------------------------

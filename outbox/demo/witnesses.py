@@ -1,4 +1,4 @@
-"""The three witnesses, asked while the story runs and once more in the end: the shop, the outbox, the broker's ledger."""
+"""The three witnesses, asked while the story runs and in the end: the shop, the outbox, the broker's ledger."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -50,28 +50,30 @@ class Witnesses:
     def __init__(self, stage: Stage, shop: Shop) -> None:
         self._stage = stage
         self._shop = shop
-        self._read = 0
+        self._read = self._deliveries = 0
         self._delivered: set[str] = set()
 
     def glance(self) -> Glance:
         """Ask for numbers only."""
         new = self._stage.emulator.ledger(self._read, bodies=False)["messages"]
         self._read += len(new)
-        self._delivered.update(one["properties"]["outbox_id"] for one in new)
+        self._deliveries += sum(one["visible"] for one in new)
+        self._delivered.update(one["properties"]["outbox_id"] for one in new if one["visible"])
         # count(column) leaves nulls out.
         numbers = select(func.count(), func.count(messages.c.lease_token)).where(messages.c.state == "pending")
         pending, leased = self._stage.runtime.database.read(lambda connection: connection.execute(numbers).one())
-        known = len(self._delivered)
-        shop = self._shop
-        return Glance(len(shop.committed), len(shop.rolled_back), pending, leased, known, self._read - known)
+        shop, delivered = self._shop, len(self._delivered)
+        again = self._deliveries - delivered
+        return Glance(len(shop.committed), len(shop.rolled_back), pending, leased, delivered, again)
 
-    def evidence(self, calm: tuple[float, float]) -> Evidence:
+    def evidence(self) -> Evidence:
         """Ask for everything; what the broker says is also left in the stage's directory."""
         ledger = self._stage.emulator.ledger()
         (self._stage.directory / LEDGER).write_text(json.dumps(ledger, indent=1, ensure_ascii=False))
-        delivered = [_delivery(one) for one in ledger["messages"]]
+        # What was accepted counts as often as consumers can see it.
+        delivered = [_delivery(one) for one in ledger["messages"] for _ in range(one["visible"])]
         shop = self._shop
-        return Evidence(dict(shop.committed), frozenset(shop.rolled_back), self._rows(), delivered, calm)
+        return Evidence(dict(shop.committed), frozenset(shop.rolled_back), self._rows(), delivered)
 
     def _rows(self) -> Sequence[Row]:
         database = self._stage.runtime.database
@@ -81,7 +83,7 @@ class Witnesses:
             unknowns.setdefault(row_id, []).append(code)
         query = select(messages).order_by(messages.c.id)
         rows = database.read(lambda connection: connection.execute(query).mappings().all())
-        return [_row(row, unknowns.get(row["id"], [])) for row in rows]
+        return [_row(dict(row), unknowns.get(row["id"], [])) for row in rows]
 
 
 def _row(row: Mapping[str, Any], unknowns: list[str]) -> Row:

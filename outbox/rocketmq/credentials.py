@@ -5,6 +5,7 @@ expire; every few seconds, where it is not said when they do; and at once, when 
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable
 from threading import Lock
@@ -26,6 +27,10 @@ EARLY_S = 300.0
 
 # Between two questions after refusals, which come by the dozen when a key ends.
 _REFUSED_REST_S = 1.0
+# Left to keys that others than the asking thread do not go on with.
+_ENDING_S = 30.0
+# For the answer to another thread's question, where the keys there are will hardly do.
+_PATIENCE_S = 2.0
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]{0,64}")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
@@ -44,7 +49,8 @@ class Keyring:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._current = self._before = _checked(source())
-        self._asked_at: float | None = None
+        # At an unknown time before the first use, which therefore asks again where that costs nothing.
+        self._asked_at = -math.inf
         self._refused = False
         self._asking = Lock()
 
@@ -61,14 +67,16 @@ class Keyring:
     def current(self, now: float) -> Destination:
         """The destination with the keys to sign with.
 
-        Where they may be out of date, the thread that notices asks for new ones; others go on with those there are.
+        Where they may be out of date, the thread that notices asks for new ones. Others go on with those there are, or
+        wait for a moment where these are about to end, were refused, or have not been looked at for long.
 
         Args:
             now: seconds since 1970. A clock that is set back or forward makes the source be asked sooner, never later.
         """
-        if self._is_due(now) and self._asking.acquire(blocking=False):
+        if self._is_due(now) and self._asking.acquire(timeout=_PATIENCE_S if self._is_overdue(now) else 0):
             try:
-                self._ask(now)
+                if self._is_due(now):
+                    self._ask(now)
             finally:
                 self._asking.release()
         return self._current
@@ -82,18 +90,21 @@ class Keyring:
         return (*_secrets(self._current), *_secrets(self._before))
 
     def _is_due(self, now: float) -> bool:
-        if self._asked_at is None:
-            self._asked_at = now
-        since = now - self._asked_at
+        since_s, left_s = now - self._asked_at, self._left_s(now)
         if self._refused:
-            return not 0 <= since < _REFUSED_REST_S
+            return not 0 <= since_s < _REFUSED_REST_S
+        return since_s < 0 or (since_s >= REFRESH_S and (left_s is None or left_s <= EARLY_S))
+
+    def _is_overdue(self, now: float) -> bool:
+        left_s = self._left_s(now)
+        is_doubtful = not 0 <= now - self._asked_at < 2 * REFRESH_S if left_s is None else left_s <= _ENDING_S
+        return self._refused or is_doubtful
+
+    def _left_s(self, now: float) -> float | None:
         expires_at = self._current.expires_at
-        is_ending = expires_at is None or now >= expires_at.timestamp() - EARLY_S
-        return since < 0 or (is_ending and since >= REFRESH_S)
+        return None if expires_at is None else expires_at.timestamp() - now
 
     def _ask(self, now: float) -> None:
-        # Beforehand, so that a source that fails is not asked with every request.
-        self._asked_at, self._refused = now, False
         extra = {"destination": self._current.name}
         try:
             found = _checked(self._source())
@@ -101,10 +112,12 @@ class Keyring:
             # Only our own errors are known to hold no secret.
             told = str(error) if isinstance(error, ConfigError) else type(error).__name__
             log.warning("outbox.credentials_unavailable", extra=extra | {"error": told})
-            return
-        if found != self._current:
-            self._before, self._current = self._current, found
-            log.info("outbox.credentials_changed", extra=extra)
+        else:
+            if found != self._current:
+                self._before, self._current = self._current, found
+                log.info("outbox.credentials_changed", extra=extra)
+        # Last, for as long as the question is open the keys are due. Refusals that came meanwhile were of the old ones.
+        self._asked_at, self._refused = now, False
 
 
 def _secrets(destination: Destination) -> tuple[str, ...]:

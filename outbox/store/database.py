@@ -1,11 +1,12 @@
 """The outbox's database: one short transaction at a time, and its errors in one line."""
 
+import logging
 import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -14,12 +15,15 @@ from outbox.sqlite import BEGIN, prepare_sqlite
 from outbox.store.dialects import is_not_migrated, is_transient
 from outbox.store.engine import READ_COMMITTED
 
-__all__ = ["Database"]
+__all__ = ["Database", "one_line"]
 
 T = TypeVar("T")
 
+log = logging.getLogger("outbox")
+
 # Upper bounds of the waits between tries, in seconds: five tries in all.
 _WAITS_S = (0.02, 0.08, 0.3, 1.0)
+_SAID_CHARACTERS = 300
 
 
 class Database:
@@ -67,31 +71,12 @@ class Database:
                 lost = error.connection_invalidated and not attempt.committing
                 wait = next(waits if is_transient(error) else reconnects if lost else iter(()), None)
                 if wait is None:
-                    raise DatabaseError(self._explain(error, connected=attempt.connected)) from error.orig
+                    log.debug("outbox.statement_failed", extra={"statement": error.statement})
+                    # Without the driver's error, which may repeat the row that the server refused.
+                    raise DatabaseError(_explained(error, engine.url, connected=attempt.connected)) from None
                 self._sleep(random.uniform(0, wait))  # noqa: S311 - jitter is no secret
             except PoolTimeoutError as error:
-                raise DatabaseError(f"no connection to {self._where()} came free in time") from error
-
-    def _explain(self, error: DBAPIError, *, connected: bool) -> str:
-        said = self._first_line(error)
-        if not connected:
-            return f"cannot reach {self._where()}: {said}"
-        if error.connection_invalidated:
-            return f"lost the connection to {self._where()}: {said}"
-        if is_not_migrated(error):
-            return f"run outbox migrate: {self._where()} lacks what this version needs ({said})"
-        return f"{self._where()} refused: {said}"
-
-    def _where(self) -> str:
-        url = self.engine.url
-        place = f"{url.host or 'localhost'}:{url.port or 'default port'}/" if url.host else ""
-        return f"the database {place}{url.database or ''} ({url.get_backend_name()})"
-
-    def _first_line(self, error: DBAPIError) -> str:
-        said = next((part for part in reversed(error.orig.args) if isinstance(part, str)), "") if error.orig else ""
-        line = "".join(c if c.isprintable() else " " for c in said.split("\n", 1)[0]) or type(error.orig).__name__
-        password = self.engine.url.password
-        return line.replace(str(password), "***") if password else line
+                raise DatabaseError(f"no connection to {_named(engine.url)} came free in time") from error
 
 
 class _Attempt:
@@ -117,6 +102,30 @@ def _read_committed(engine: Engine) -> Engine:
     if ours or engine.dialect.name == "sqlite":
         return engine
     return engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def _explained(error: DBAPIError, url: URL, *, connected: bool) -> str:
+    database, said = _named(url), _first_line(error)
+    if not connected:
+        explained = f"cannot reach {database}: {said}"
+    elif error.connection_invalidated:
+        explained = f"lost the connection to {database}: {said}"
+    elif is_not_migrated(error):
+        explained = f"run outbox migrate: {database} lacks what this version needs ({said})"
+    else:
+        explained = f"{database} refused: {said}"
+    return explained.replace(str(url.password), "***") if url.password else explained
+
+
+def _named(url: URL) -> str:
+    server = "" if url.host is None else f"{url.host}/" if url.port is None else f"{url.host}:{url.port}/"
+    return f"the database {server}{url.database or ''} ({url.get_backend_name()})"
+
+
+def _first_line(error: DBAPIError) -> str:
+    """What the driver says; some put a number before it."""
+    said = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str) and part]
+    return one_line(said[-1].split("\n", 1)[0], _SAID_CHARACTERS) if said else type(error.orig).__name__
 
 
 def one_line(text: str, limit: int) -> str:

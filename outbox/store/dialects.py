@@ -146,8 +146,8 @@ def deletion(ids: Iterable[int], dialect: str) -> tuple[Executable, dict[str, An
     """The statement, with its parameters, that deletes messages."""
     if dialect in MYSQL:
         picked = "JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS picked"
-        by_key = f"DELETE m FROM {picked} STRAIGHT_JOIN outbox_messages AS m ON m.id = picked.id"
-        return text(by_key), {"ids": json.dumps(list(ids))}
+        rows = "outbox_messages AS m FORCE INDEX (PRIMARY) ON m.id = picked.id"
+        return text(f"DELETE m FROM {picked} STRAIGHT_JOIN {rows}"), {"ids": json.dumps(list(ids))}
     return delete(messages).where(has_id(messages)), {"ids": list(ids)}
 
 
@@ -163,7 +163,7 @@ def _compile_by_id_mysql(element: Any, compiler: Any, *, asfrom: bool = False, *
         return str(alias)
     ids = compiler.process(bindparam("ids", type_=_Ids()))
     picked = f"JSON_TABLE({ids}, '$[*]' COLUMNS (id BIGINT PATH '$')) AS picked"
-    return f"{picked} STRAIGHT_JOIN {alias} ON {element.name}.id = picked.id"
+    return f"{picked} STRAIGHT_JOIN {alias} FORCE INDEX (PRIMARY) ON {element.name}.id = picked.id"
 
 
 @compiles(_HasId)
@@ -257,7 +257,8 @@ def _compile_by_mark(element: Any, compiler: Any, *, asfrom: bool = False, **kw:
     # SQLAlchemy does not say whose column it sets, so that the names must differ.
     names = ", ".join(f"given_{name} {kind} PATH '$.{name}'" for name, kind in kinds.items())
     marks = compiler.process(bindparam("marks", type_=String()))
-    return f"JSON_TABLE({marks}, '$[*]' COLUMNS ({names})) AS v STRAIGHT_JOIN {alias} ON {element.name}.id = v.given_id"
+    values = f"JSON_TABLE({marks}, '$[*]' COLUMNS ({names})) AS v"
+    return f"{values} STRAIGHT_JOIN {alias} FORCE INDEX (PRIMARY) ON {element.name}.id = v.given_id"
 
 
 def _parameter(element: _MarkRows, compiler: SQLCompiler, kw: dict[str, Any]) -> str:

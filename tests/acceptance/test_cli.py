@@ -10,12 +10,18 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from outbox import __version__
 
 KEYS = {"OUTBOX_ACCESS_KEY_ID": "FAKEAKID", "OUTBOX_ACCESS_KEY_SECRET": "FAKESECRET"}
+# The keys that interrupt work only on the terminal that a process has taken for its own.
+TAKE_THE_TERMINAL = (
+    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 PROGRAM = [sys.executable, "-m", "outbox.cli"]
 BODY = "  <b>]]></b> & \r\n\t💡 \x7f\u2028 [bold]x[/] \n"
 SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -47,14 +53,24 @@ class Program:
     def on_a_terminal(self, *arguments, typed="", **changes):
         """Run one command on a terminal of its own; returns its exit code and what the terminal was sent."""
         master, slave = pty.openpty()
-        command = [*PROGRAM, *map(str, arguments)]
-        terminal = {"stdin": slave, "stdout": slave, "stderr": slave, "start_new_session": True}
+        command = [sys.executable, "-c", TAKE_THE_TERMINAL, *PROGRAM[1:], *map(str, arguments)]
+        terminal = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
         with subprocess.Popen(command, env=self.environment | changes, **terminal) as process:
             os.close(slave)
-            os.write(master, typed.encode())
-            shown = b"".join(iter(lambda: _read(master), b""))
-        os.close(master)
+            try:
+                shown = b"".join(self._talk_to(master, typed))
+            finally:
+                os.close(master)
+                process.kill()
         return process.returncode, shown.decode()
+
+    @staticmethod
+    def _talk_to(terminal, typed):
+        """Read to the end; type once something is asked."""
+        while shown := _read(terminal):
+            yield shown
+            if typed and b"[y/N]" in shown:
+                os.write(terminal, typed.encode())
 
 
 def _read(terminal):
@@ -134,7 +150,7 @@ def test_reader_may_end_first(outbox):
 @SQLITE
 def test_full_disk_is_told(outbox):
     """Output that cannot be written is one line on stderr."""
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         command = [*PROGRAM, "list"]
         result = subprocess.run(command, env=outbox.environment, stdout=full, stderr=subprocess.PIPE, check=False)
 
@@ -273,8 +289,7 @@ def test_worker_relays(outbox, emulator, broker_url, tmp_path, monkeypatch):
     empty.mkdir()
     outbox.environment |= {"OUTBOX_BROKER_URL": broker_url, "OUTBOX_SWEEP_S": "0.5"}
     assert 0 == outbox("enqueue", "--topic", "orders", "hello").returncode
-    root = os.getcwd()
-    outbox.environment["PYTHONPATH"] = root
+    outbox.environment["PYTHONPATH"] = str(Path.cwd())
     monkeypatch.chdir(empty)
     with outbox.running("worker", "--pool", "solo", "--loglevel", "warning") as process:
         wait_until(lambda: emulator.ledger()["messages"], 30)

@@ -18,6 +18,8 @@ from tests.reliability.relays import compare, settings, write
 
 pytestmark = pytest.mark.usefixtures("clean_installations")
 on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+# SQLite has one writer, so that a claim waits for the commit by itself.
+on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -221,7 +223,7 @@ def test_relay_publishes_what_is_due(engine, emulator, make_shop):
     assert (30, 0, 0) == (found.rows, found.leased, found.duplicates)
 
 
-@on_sqlite
+@on_postgresql
 def test_relay_looks_again_after_a_nudge(engine, emulator, make_shop):
     """A nudge that comes before its commit is visible still finds the row: the relay looks thrice more."""
     app = make_shop()
@@ -270,6 +272,24 @@ def test_relay_wakes_the_one_that_runs(engine, make_shop):
     assert is_same
     assert arrived
     assert not first.is_alive(), "a nudge ends the waiting: from then on the relay looks as after a nudge"
+
+
+@on_postgresql
+def test_relay_looks_again_after_a_nudge_while_it_runs(engine, make_shop):
+    """A nudge before its commit is visible is not lost on a process whose relay is busy waiting for something else."""
+    app = make_shop(OUTBOX_SWEEP_S=60)
+    write(engine, orders(1))
+    hold(engine)
+    first = threading.Thread(target=run, args=(app,))
+    first.start()
+    assert wait_for(lambda: sweeper_of(app)._relay)
+    with engine.begin() as connection:
+        enqueue(connection, *orders(1))
+        run(app, nudged=True)
+        time.sleep(0.05)
+    first.join()
+
+    assert 1 == count(engine, messages.c.state == "sent")
 
 
 @on_sqlite

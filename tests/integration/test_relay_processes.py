@@ -45,7 +45,7 @@ print(deaths)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_row_that_kills_its_relay_is_failed_in_the_end(engine, migrated_url):
-    """Twice it takes others along, then it dies alone until its attempts are used up; its 499 neighbours are all sent."""
+    """It takes others along twice, then dies alone until its attempts are used up; its 499 neighbours are sent."""
     write(engine, *(Message("orders", POISON if n == 100 else str(n)) for n in range(500)))
     command = [sys.executable, "-c", _MORTAL, migrated_url]
     root = Path(__file__).parents[2]

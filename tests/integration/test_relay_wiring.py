@@ -1,8 +1,6 @@
 """The relay as its settings build it: real clients, the emulator, and one runtime for each process."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -99,39 +97,3 @@ def test_runtime_opens_nothing_before_it_is_used():
         _ = runtime.database
     with pytest.raises(ConfigError, match="OUTBOX_ENDPOINT"):
         _ = runtime.publishers
-
-
-# Forks with an open connection; the child uses and drops its own runtime, then the parent goes on with its connection.
-_FORKING = """
-import gc, os, sys
-from sqlalchemy import text
-from outbox.settings import Settings
-from outbox.wiring import runtime
-
-def load():
-    return Settings.from_mapping({"OUTBOX_DATABASE_URL": sys.argv[1]})
-
-def session(ours):
-    statement = text("SELECT connection_id()" if "mysql" in sys.argv[1] else "SELECT pg_backend_pid()")
-    return ours.database.read(lambda connection: connection.scalar(statement))
-
-parents = runtime(load)
-before = session(parents)
-child = os.fork()
-if child == 0:
-    own = runtime(load)
-    good = own is not parents and own is runtime(load) and session(own) != before
-    gc.collect()
-    os._exit(0 if good else 1)
-code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-print(code, parents is runtime(load), session(parents) == before)
-"""
-
-
-@pytest.mark.parametrize("database_kind", ["postgresql", "mariadb"])
-def test_forked_child_has_a_runtime_of_its_own(migrated_url):
-    """After a fork neither process uses, or hangs up, the other's connection."""
-    command = [sys.executable, "-c", _FORKING, migrated_url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-
-    assert (done.stdout.split(), done.stderr) == (["0", "True", "True"], "")

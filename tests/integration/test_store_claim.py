@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import event, insert, text
 
+from outbox.states import State
 from outbox.store.claim import INLINE_BODY_BYTES, read_body
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
@@ -96,10 +97,10 @@ def test_claim_takes_those_due_longest_first(engine, database):
     assert [late] == ids(take(database, limit=2))
 
 
-@pytest.mark.parametrize("state", ["committing", "sent", "failed", "in_doubt", "discarded"])
-def test_claim_takes_only_pending_rows(engine, database, state):
+def test_claim_takes_only_pending_rows(engine, database):
     """No row leaves another state by a claim."""
-    write_row(engine, state=state)
+    for state in set(State) - {State.PENDING}:
+        write_row(engine, state=state)
 
     assert [] == take(database)
 
