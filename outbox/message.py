@@ -44,15 +44,15 @@ class Message:
     Args:
         topic: 1–64 of ``A–Z a–z 0–9 _ -``.
         body: a str goes out as it is; any other JSON value goes out as compact UTF-8 JSON. At most 4,194,304 UTF-8
-            bytes, 65,536 when ``deliver_at`` or ``transaction_check_s`` is set; not empty; no character that XML 1.0 forbids. Bytes are refused:
-            the HTTP API carries text only.
+            bytes, 65,536 when ``deliver_at`` or ``transaction_check_s`` is set; not empty; no character that XML 1.0
+            forbids. Bytes are refused: the HTTP API carries text only.
         tag: 1–64 characters without ``||``, by which consumers filter.
         keys: one key or several, none with a space in it; sent as the property ``KEYS``, joined by one space.
         properties: str to str; neither may be empty or hold any of ``: | & " ' < >``. Names that begin with ``__``,
             ``KEYS``, ``outbox_`` or ``traceparent`` are reserved. All properties of a message, ours included, are at
             most 16,384 UTF-8 bytes as sent.
         deliver_at: an aware datetime, not before which the broker delivers; a past one delivers at once.
-        transaction_check_s: 10–300 seconds: publish as a half message, of which at most one is ever committed; this long
+        transaction_check_s: 10–300 seconds: publish as a half message, of which at most one is ever committed; so long
             after a lost answer the broker asks what to do with it. The destination needs a group id.
         ordering_key: messages with the same key on one topic are published one at a time, in the order of their ids.
         deduplication_key: at most one row per destination, topic and key exists at any time, compared byte by byte.

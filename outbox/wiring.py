@@ -63,7 +63,7 @@ class Runtime:
             skip_failed_heads=settings.skip_failed_heads,
             keep_sent=settings.keep_sent,
         )
-        return Relay(self.database, self.publishers, config, self.clock, on_progress, self.half_lane)
+        return Relay(self.database, self.publishers, config, self.clock, on_progress, origin=self.half_lane)
 
     def checker(self, config: CheckConfig | None = None) -> Checker:
         """A checker over all topics that half messages were posted to."""

@@ -158,7 +158,8 @@ class Marker:
                 self.counts.retried += 1
                 # Something between us and the broker alters messages: a person should hear of it.
                 level = logging.ERROR if fault.accepted else logging.INFO
-                log.log(level, "outbox.retried", extra={"row_id": one.id, "delay_s": one.delay_s} | _fault_fields(fault))
+                extra = {"row_id": one.id, "delay_s": one.delay_s} | _fault_fields(fault)
+                log.log(level, "outbox.retried", extra=extra)
             case MarkFailed(fault=fault):
                 self.counts.failed += 1
                 log.error("outbox.failed", extra={"row_id": one.id} | _fault_fields(fault))

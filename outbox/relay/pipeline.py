@@ -81,6 +81,7 @@ class Relay:
         config: RelayConfig,
         clock: Clock = SYSTEM,
         on_progress: Callable[[Counts], None] = lambda _counts: None,
+        *,
         origin: Callable[[Lane], str] = _no_halves,
     ) -> None:
         self._origin = origin
@@ -276,20 +277,22 @@ class Relay:
             )
         except DatabaseError as error:
             return Paused(Fault("BodyUnreadable", str(error)))
-        except ConfigError as error:
-            return Paused(Fault("HalfMessagesRefused", str(error)))
         except Exception as error:  # a defect of ours must cost this row an attempt, not the relay its thread
             log.exception("outbox.publish_broke", extra={"outbox_id": row.outbox_id})
             return Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))
 
     def _post_half(self, publisher: Publisher, row: ClaimedRow, body: str, check_s: int) -> Outcome:
+        try:
+            origin = self._origin(Lane(row.destination, row.topic))
+        except ConfigError as error:
+            return Paused(Fault("HalfMessagesRefused", str(error)))
         return publisher.post_half(
             row.topic,
             body,
             row.tag,
             row.properties,
             replay=row.replays,
-            origin=self._origin(Lane(row.destination, row.topic)),
+            origin=origin,
             deadline_s=half_deadline_s(self._config.request_deadline_s, check_s),
         )
 

@@ -173,7 +173,7 @@ class Schedule:
 
         def rise() -> None:
             self.clock.sleep(self.choose.choice((0.0, 0.5, 4.0)))
-            self.clock.wait_until(lambda: not self.is_dark)
+            self.clock.wait_until(self._is_light)
             self._start(name)
 
         self.clock.start("supervisor", name, rise)
@@ -191,7 +191,10 @@ class Schedule:
             self.clock.start(name, "main", lambda: self._live(name, checker.run))
 
     def _live(self, name: str, run: Callable[[], object]) -> None:
-        run()
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 - a defect, but the rest goes on
+            self.clock.broke.append(error)
         self._bury(name)
 
     def _darken(self) -> None:
@@ -203,16 +206,18 @@ class Schedule:
         self.clock.sleep(self.dark_s)
         self.is_dark = False
 
+    def _is_light(self) -> bool:
+        return not self.is_dark
+
     def _database(self) -> Database:
         return Database(self.database.engine, sleep=self.clock.sleep)
 
     def _application(self) -> None:
         choose, database = self.choose, self._database()
         keys = choose.choice(((None,), (None, "a"), ("a", "b")))
-        for number in range(choose.choice((1, 2, 3, 5, 8))):
-            message = Message(
-                f"topic-{choose.randrange(2)}", f"body {number}", tag="t", ordering_key=choose.choice(keys)
-            )
+        for number in range(choose.choice((1, 2, 3) if self.halves else (1, 2, 3, 5, 8))):
+            kind = {"transaction_check_s": self.check_s} if self.halves else {"ordering_key": choose.choice(keys)}
+            message = Message(f"topic-{choose.randrange(2)}", f"body {number}", tag="t", **kind)
             with suppress(DatabaseError, _RollBackError):
                 database.run(lambda connection, message=message: self._write(connection, message))
             self.clock.sleep(choose.choice((0.0, 0.1, 2.0)))
@@ -229,6 +234,7 @@ class Schedule:
         meddles = choose.random() < 0.5
         while self.operating:
             self.clock.sleep(choose.choice((1.0, 3.0, 8.0)))
+            self.clock.wait_until(self._is_light)
             with suppress(DatabaseError, OperationError):
                 if self.chaos.active and meddles:
                     self._meddle(database)
