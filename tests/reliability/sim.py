@@ -99,6 +99,9 @@ class Schedule:
         log: filled with every step, if given.
     """
 
+    #: A naive design lets operators replay rows in flight.
+    meddles_in_flight = False
+
     def __init__(
         self, database: SimDatabase, seed: int, *, halves: bool = False, log: list[str] | None = None
     ) -> None:
@@ -249,7 +252,8 @@ class Schedule:
             case "discard":
                 self._act(database, "discard", State.FAILED)
             case "force":
-                self._act(database, "replay", State.SENT)
+                state = State.COMMITTING if self.meddles_in_flight else choose.choice((State.SENT, State.IN_DOUBT))
+                self._act(database, "replay", state)
             case "pause":
                 pauses.pause(database, lane, by="operator", reason="simulated")
             case "resume":

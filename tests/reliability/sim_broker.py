@@ -53,7 +53,11 @@ class SimBroker:
         twins: of half messages whose POST was doubled, MessageId by MessageId.
     """
 
+    #: The one of the schedule at hand.
+    latest: "SimBroker | None" = None
+
     def __init__(self, chaos: Chaos, *, hostile: bool = False, halves: bool = False) -> None:
+        SimBroker.latest = self
         self.chaos = chaos
         self.halves = halves
         self.on_its_way = 0

@@ -7,7 +7,7 @@ import pytest
 
 from tests.reliability.sim import simulate, simulator
 from tests.reliability.sim_chaos import FAULTS
-from tests.reliability.sim_naive import NORMAL, switched
+from tests.reliability.sim_naive import HALVES, NORMAL, switched
 
 _SHARDS = 4
 _SCHEDULES = 2000
@@ -19,10 +19,10 @@ def database():
         yield simulated
 
 
-def _first_caught(database, most):
+def _first_caught(database, most, *, halves):
     """In how many schedules the first violation was found, and which it is; None if there was none."""
     for seed in range(most):
-        story = simulate(database, seed)
+        story = simulate(database, seed, halves=halves)
         if story.violations:
             return seed + 1, story.violations[0]
     return None
@@ -63,13 +63,13 @@ def test_simulate_replays_from_its_seed(database, seed):
     assert _without_names(one.log) == _without_names(other.log)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("naive", NORMAL)
-def test_simulate_catches_naive_designs(database, naive, capsys):
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("naive", "halves"), [*((one, False) for one in NORMAL), *((one, True) for one in HALVES)])
+def test_simulate_catches_naive_designs(database, naive, halves, capsys):
     """Each naive design breaks a promise within 2,000 schedules."""
-    with switched(NORMAL[naive]):
-        caught = _first_caught(database, _SCHEDULES)
+    with switched((HALVES if halves else NORMAL)[naive]):
+        caught = _first_caught(database, _SCHEDULES, halves=halves)
     with capsys.disabled():
-        print(f"\n{naive}: {f'caught in schedule {caught[0]}: {caught[1]}' if caught else 'not caught'}")
+        print(f"\n{naive}: {f'caught in schedule {caught[0]}: {caught[1]}' if caught else 'not caught'}")  # noqa: T201
 
     assert caught is not None

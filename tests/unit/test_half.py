@@ -83,7 +83,9 @@ def test_decide_never_commits_what_is_not_elected():
     """Over every state, MessageId, confirmation, age and replay: only the row's own MessageId is committed, and old."""
     committed = [
         (row.message_id, age_s, replay)
-        for state, message_id, by, long in itertools.product(State, (None, "M", "x"), (None, "answer", "silence"), (0, 1))
+        for state, message_id, by, long in itertools.product(
+            State, (None, "M", "x"), (None, "answer", "silence"), (0, 1)
+        )
         for age_s, replay in itertools.product((-200.0, 0.0, 59.0, 65.0, OLD_S, 1e6), (0, 1, 2))
         for row in [decided(state, message_id, by, long=bool(long))]
         if decide(row, half_of_replay(replay, age_s), ORIGIN) == Commit()
