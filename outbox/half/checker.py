@@ -169,22 +169,25 @@ class Checker:
         """
         offered = 0
         try:
-            known = checks.topics(self._database)
+            for topic in checks.topics(self._database):
+                offered += self._visit(topic)
+            self._doubt()
         except DatabaseError as error:
+            # Nothing more is asked of the broker: each offer that cannot be answered makes its message later.
             log.warning("outbox.check_failed", extra={"error": str(error)})
+        return offered
+
+    def _visit(self, topic: Topic) -> int:
+        client = self._clients.get(topic.destination)
+        if client is None:
+            log.warning("outbox.check_skipped", extra={"destination": topic.destination, "topic": topic.topic})
             return 0
-        for topic in known:
-            client = self._clients.get(topic.destination)
-            if client is None:
-                log.warning("outbox.check_skipped", extra={"destination": topic.destination, "topic": topic.topic})
-                continue
-            place = _Place(topic, client, self._origin(topic.destination))
-            while not self._is_over() and (found := self._poll(place)):
-                offered += found
-                if found < _MOST:
-                    break
-            self._tend(place)
-        self._doubt()
+        place, offered = _Place(topic, client, self._origin(topic.destination)), 0
+        while not self._is_over() and (found := self._poll(place)):
+            offered += found
+            if found < _MOST:
+                break
+        self._tend(place)
         return offered
 
     # --- one poll
@@ -192,25 +195,22 @@ class Checker:
     def _poll(self, place: _Place) -> int:
         """Ask once, and answer what was offered; returns how many half messages were."""
         deadline_s, topic = self._config.request_deadline_s, place.topic
-        try:
-            checks.open_poll(self._database, self._name, topic, for_s=deadline_s + 2 * _LATE_S)
-            self.counts.polls += 1
-            # It does not wait: an open mark holds up every other checker's proof, should this process be killed.
-            outcome = place.client.check(topic.topic, _MOST, 0, deadline_s=deadline_s)
-            match outcome:
-                case Checked(halves=found, damaged=damaged):
-                    until = self._clock.monotonic() + _LATE_S
-                    offers = [(offer_of(one, topic.destination, topic.topic), one.receipt_handle) for one in found]
-                    asked = [_Asked(offer, until, handle) for offer, handle in offers]
-                    self._answer(place, asked, whole=not damaged)
-                    return len(asked)
-                case Paused(fault=fault) | Unknown(fault=fault):
-                    self.counts.failed_polls += 1
-                    log.warning("outbox.poll_failed", extra={"topic": topic.topic, "code": fault.code})
-                    checks.fail_poll(self._database, self._name, topic)
-        except DatabaseError as error:
-            log.warning("outbox.check_failed", extra={"error": str(error)})
-        return 0
+        checks.open_poll(self._database, self._name, topic, for_s=deadline_s + 2 * _LATE_S)
+        self.counts.polls += 1
+        # It does not wait: an open mark holds up every other checker's proof, should this process be killed.
+        outcome = place.client.check(topic.topic, _MOST, 0, deadline_s=deadline_s)
+        until = self._clock.monotonic() + _LATE_S
+        match outcome:
+            case Checked(halves=found, damaged=damaged):
+                offers = [(offer_of(one, topic.destination, topic.topic), one.receipt_handle) for one in found]
+                asked = [_Asked(offer, until, handle) for offer, handle in offers]
+                self._answer(place, asked, whole=not damaged)
+                return len(asked)
+            case Paused(fault=fault) | Unknown(fault=fault):
+                self.counts.failed_polls += 1
+                log.warning("outbox.poll_failed", extra={"topic": topic.topic, "code": fault.code})
+                checks.fail_poll(self._database, self._name, topic)
+                return 0
 
     def _answer(self, place: _Place, asked: Sequence[_Asked], *, whole: bool) -> None:
         heard = [Heard(one.offer.outbox_id, one.offer.message_id) for one in asked]
@@ -290,18 +290,14 @@ class Checker:
     def _tend(self, place: _Place) -> None:
         """Settle what silence has proven; post a canary where rows wait for one."""
         config, topic = self._config, place.topic
-        try:
-            settled = checks.settle(self._database, topic)
-            if settled:
-                self.counts.settled += settled
-                log.info("outbox.settled", extra={"topic": topic.topic, "rows": settled})
-            canary = checks.plan_canary(
-                self._database, topic, quiet_s=config.quiet_s, lost_s=config.canary_lost_s + config.canary_check_s
-            )
-            if canary is not None:
-                self._post_canary(place, canary)
-        except DatabaseError as error:
-            log.warning("outbox.check_failed", extra={"error": str(error)})
+        settled = checks.settle(self._database, topic)
+        if settled:
+            self.counts.settled += settled
+            log.info("outbox.settled", extra={"topic": topic.topic, "rows": settled})
+        lost_s = config.canary_lost_s + config.canary_check_s
+        canary = checks.plan_canary(self._database, topic, quiet_s=config.quiet_s, lost_s=lost_s)
+        if canary is not None:
+            self._post_canary(place, canary)
 
     def _post_canary(self, place: _Place, canary: str) -> None:
         config, topic = self._config, place.topic
@@ -324,17 +320,10 @@ class Checker:
                 checks.drop_canary(self._database, topic, canary)
 
     def _doubt(self) -> None:
-        try:
-            doubted = halves.doubt(self._database)
-            self._forget()
-        except DatabaseError as error:
-            log.warning("outbox.check_failed", extra={"error": str(error)})
-            return
+        doubted = halves.doubt(self._database)
         if doubted:
             self.counts.doubted += doubted
             log.error("outbox.in_doubt", extra={"rows": doubted})
-
-    def _forget(self) -> None:
         now = self._clock.monotonic()
         if self._tended_at is None or now - self._tended_at > _FORGET_EVERY_S:
             self._tended_at = now

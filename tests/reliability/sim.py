@@ -122,7 +122,7 @@ class Schedule:
             concurrency=choose.choice((1, 2, 4)),
             lease_s=lease_s,
             request_timeout_s=lease_s / 3,
-            max_attempts=choose.choice((2, 4, 10)),
+            max_attempts=choose.choice((1, 2, 10) if halves else (2, 4, 10)),
             keep_sent=choose.random() < 0.85,
         )
         self.clock = SimClock(seed)
@@ -134,6 +134,7 @@ class Schedule:
         )
         self.dark_s = choose.choice((0.0,) * 24 + (3600.0, _DAYS_S)) if halves else 0.0
         self.is_dark = False
+        self.mends = choose.random() < 0.5
 
     def run(self) -> Story:
         """Let it happen, and judge it."""
@@ -273,10 +274,11 @@ class Schedule:
         do(database, targets, by="operator", reason="simulated", force=force)
 
     def _mend(self, database: Database) -> None:
+        """Decide what must be decided: a failed head blocks its key until somebody does. Half messages have no keys."""
         for number in range(2):
             pauses.resume(database, Lane("default", f"topic-{number}"), by="operator", reason="simulated")
-        # A failed head blocks its key until somebody decides.
-        self._act(database, self.choose.choice(("replay", "discard")), State.FAILED)
+        if not self.halves or self.mends:
+            self._act(database, self.choose.choice(("replay", "discard")), State.FAILED)
 
     # --- rest ---
 

@@ -28,7 +28,7 @@ def violations(database: SimDatabase, broker: SimBroker, rolled_back: set[str]) 
     # A relay that keeps nothing deletes a pending row when it is sent.
     unkept = {row["outbox_id"] for row in gone if row["state"] == "pending"}
     rows = kept + gone
-    found = [*_ghosts(rows, entries, rolled_back), *_bad_changes(changes), *_disorder(rows, entries, changes)]
+    found = [*_ghosts(rows, entries, rolled_back), *_disorder(rows, entries, changes)]
     forced = _forced_replays(changes)
     for row in rows:
         if row["outbox_id"] in unkept:
@@ -38,7 +38,7 @@ def violations(database: SimDatabase, broker: SimBroker, rolled_back: set[str]) 
         text = f"row {row['id']} ({row['state']}, message_id {row['message_id']})"
         found += [f"{text}: {problem}" for problem in judge(row, entries[row["outbox_id"]], changes, forced)]
     found += [f"row {row['id']} is still leased" for row in kept if row["lease_token"] is not None]
-    return found
+    return found + _bad_changes(changes)
 
 
 def _visible(entries: list[dict[str, Any]]) -> int:
@@ -87,6 +87,8 @@ def _judge_half(row: Row, entries: list[dict[str, Any]], changes: list[Row], for
     latest = committed.get(str(row["replays"]), set())
     if row["state"] == "sent" and latest != {row["message_id"]}:
         found.append(f"sent, but committed are {sorted(latest)}")
+    if row["state"] == "discarded" and latest and ("failed", "discarded") in _last_steps(row, changes):
+        found.append(f"failed and discarded, but committed are {sorted(latest)}")
     if row["state"] == "failed" and latest:
         found.append(f"failed, but committed are {sorted(latest)}")
     replayed_failed = sum(
@@ -96,6 +98,11 @@ def _judge_half(row: Row, entries: list[dict[str, Any]], changes: list[Row], for
     if replayed_failed and not forced[row["outbox_id"]] and len(committed) > 1:
         found.append(f"published in the replays {sorted(committed)}, none of them forced")
     return found
+
+
+def _last_steps(row: Row, changes: list[Row]) -> list[tuple[str, str]]:
+    steps = [one for one in changes if one["outbox_id"] == row["outbox_id"] and one["replays"] == row["replays"]]
+    return [(one["old_state"], one["new_state"]) for one in steps]
 
 
 def _altered(row: Row, entries: list[dict[str, Any]]) -> list[str]:
