@@ -9,6 +9,7 @@ import argparse
 import gc
 import logging
 import random
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -102,9 +103,7 @@ class Schedule:
     #: A naive design lets operators replay rows in flight.
     meddles_in_flight = False
 
-    def __init__(
-        self, database: SimDatabase, seed: int, *, halves: bool = False, log: list[str] | None = None
-    ) -> None:
+    def __init__(self, database: SimDatabase, seed: int, *, halves: bool = False, log: list[str] | None = None) -> None:
         # What the product draws from the random module itself, such as the jitter between two tries of a transaction.
         random.seed(seed)
         self.seed = seed
@@ -173,7 +172,7 @@ class Schedule:
         """Have another process in the place of one that has ended, some time later."""
         self.living.pop(process, None)
         self.serial += 1
-        name = f"{process.split('.')[0]}.{self.serial}"
+        name = f"{process.partition('.')[0]}.{self.serial}"
 
         def rise() -> None:
             self.clock.sleep(self.choose.choice((0.0, 0.5, 4.0)))
@@ -189,7 +188,9 @@ class Schedule:
         runtime.__dict__["publishers"] = {"default": client}
         if name.startswith("relay"):
             relay = self.living[name] = runtime.relay()
-            self.clock.start(name, "main", lambda: self._live(name, lambda: relay.run(Idle(_REST_S * (3 if self.halves else 1)))))
+            self.clock.start(
+                name, "main", lambda: self._live(name, lambda: relay.run(Idle(_REST_S * (3 if self.halves else 1))))
+            )
         else:
             checker = self.living[name] = runtime.checker(self.check_config)
             self.clock.start(name, "main", lambda: self._live(name, checker.run))
@@ -327,29 +328,39 @@ def simulate(database: SimDatabase, seed: int, *, halves: bool = False, log: boo
 
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("seed", nargs="?", type=int)
-    parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--halves", action="store_true")
+    parser.add_argument("seed", nargs="?", type=int, default=0)
+    parser.add_argument("--halves", action="store_true", help="half messages instead of normal and ordered ones")
+    parser.add_argument("--count", type=int, default=0, help="look through so many schedules instead")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     given = parser.parse_args()
     with simulator() as database:
-        if not given.count:
-            story = simulate(database, given.seed or 0, halves=given.halves, log=True)
-            print(*(story.log or ()), sep="\n")
-            print(f"seed {story.seed}: {dict(story.faults)} rows {dict(story.rows)} {story.violations or 'kept'}")
-            return bool(story.violations)
-        began, broken, faults = time.process_time(), 0, Counter[str]()
-        rows: Counter[str] = Counter()
-        for seed in range(given.first, given.first + given.count):
-            story = simulate(database, seed, halves=given.halves)
-            faults += story.faults
-            rows += story.rows
-            if story.violations:
-                broken += 1
-                print(f"seed {seed}: {story.violations[:3]}", flush=True)
-        took = time.process_time() - began
-        print(f"{given.count} schedules, {given.count / took:.0f} a second of one core, {broken} broken; {dict(faults)} {dict(rows)}")
+        look = _look_through if given.count else _tell
+        return look(database, given)
+
+
+def _tell(database: SimDatabase, given: argparse.Namespace) -> int:
+    story = simulate(database, given.seed, halves=given.halves, log=True)
+    _say(*(story.log or ()), f"seed {story.seed}: {dict(story.faults)} {dict(story.rows)}", *story.violations)
+    return bool(story.violations)
+
+
+def _look_through(database: SimDatabase, given: argparse.Namespace) -> int:
+    began, broken = time.process_time(), 0
+    faults, rows = Counter[str](), Counter[str]()
+    for seed in range(given.first, given.first + given.count):
+        story = simulate(database, seed, halves=given.halves)
+        faults, rows = faults + story.faults, rows + story.rows
+        if story.violations:
+            broken += 1
+            _say(f"seed {seed}: {story.violations[:3]}")
+    rate = given.count / (time.process_time() - began)
+    _say(f"{given.count} schedules, {rate:.0f} a second of one core, {broken} broken; {dict(faults)} {dict(rows)}")
     return bool(broken)
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

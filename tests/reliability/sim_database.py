@@ -167,12 +167,12 @@ class SimDatabase:
             return
         try:
             chaos.pass_by("commit")
-            if chaos.strikes("commit_lost"):
-                raise Lost("server closed the connection unexpectedly")
-        except (Killed, Lost):
-            raw.rollback()
-            self._release(raw)
+        except Killed:
+            self._undo(raw)
             raise
+        if chaos.strikes("commit_lost"):
+            self._undo(raw)
+            raise Lost("server closed the connection unexpectedly")
         self._commit(connection)
         self._release(raw)
         if chaos.log is not None:
@@ -192,6 +192,10 @@ class SimDatabase:
     def _do_terminate(self, connection: Any) -> None:
         self._terminate(connection)
         self._release(connection)
+
+    def _undo(self, raw: Any) -> None:
+        raw.rollback()
+        self._release(raw)
 
     def _release(self, raw: Any) -> None:
         if raw is self._writer:

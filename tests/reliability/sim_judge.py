@@ -127,14 +127,16 @@ def _is_canary(entries: list[dict[str, Any]]) -> bool:
 
 def _bad_changes(changes: list[Row]) -> list[str]:
     steps = [(change["old_state"], change["new_state"]) for change in changes]
-    found = [f"a row went from {old} to {new}" for old, new in steps if old != new and (old, new) not in _ALLOWED]
+    found = [
+        f"table: a row went from {old} to {new}" for old, new in steps if old != new and (old, new) not in _ALLOWED
+    ]
     elected: dict[tuple[str, int], str] = {}
     for change in changes:
         key = (change["outbox_id"], change["replays"])
         if change["new_message_id"] is None:
             continue
         if elected.setdefault(key, change["new_message_id"]) != change["new_message_id"]:
-            found.append(f"replay {key[1]} of {key[0]} was decided twice")
+            found.append(f"table: replay {key[1]} of {key[0]} was decided twice")
     return found
 
 
