@@ -125,15 +125,16 @@ class Schedule:
             keep_sent=choose.random() < 0.85,
         )
         self.clock = SimClock(seed)
-        self.chaos = Chaos(f"chaos {seed}", self.clock, lease_s, _is_mortal, self._bury, log=log)
+        self.chaos = Chaos(f"chaos {seed}", self.clock, lease_s, crashable=_is_mortal, on_crash=self._bury, log=log)
         self.broker = SimBroker(self.chaos, hostile=choose.random() < 0.5, halves=halves)
         self.check_s = choose.choice((10, 10, 10, 12, 30, 60, 300)) if halves else None
+        self.chaos.check_s = self.check_s or 0.0
         self.check_config = CheckConfig(
             request_deadline_s=lease_s / 3, canary_check_s=choose.choice((10, 60)), idle_s=choose.choice((4.0, 12.0))
         )
-        self.dark_s = choose.choice((0.0,) * 24 + (3600.0, _DAYS_S)) if halves else 0.0
+        self.dark_s = choose.choice((0.0,) * 16 + (120.0, 3600.0, _DAYS_S)) if halves else 0.0
         self.is_dark = False
-        self.mends = choose.random() < 0.5
+        self.mends, self.purges = choose.random() < 0.5, halves and choose.random() < 0.3
 
     def run(self) -> Story:
         """Let it happen, and judge it."""
@@ -145,6 +146,7 @@ class Schedule:
                 self.clock.sleep(self.choose.choice((15.0, 30.0) if self.halves else (3.0, 10.0, 25.0)))
                 if self.dark_s:
                     self._darken()
+                    self.clock.sleep(self.choose.choice((0.0, 30.0)))
                 self.chaos.stop()
                 if not self._rests():
                     story.violations += [f"not at rest: {self._unrest()} {self.broker.open_halves()}"]
@@ -162,7 +164,7 @@ class Schedule:
 
     def _people(self) -> None:
         self.clock.start("app", "main", self._application)
-        for number in range(self.choose.choice((1, 2, 2, 3))):
+        for number in range(self.choose.choice((1, 1, 2, 3) if self.halves else (1, 2, 2, 3))):
             self._start(f"relay-{number}")
         for number in range(self.choose.choice((1, 1, 2)) if self.halves else 0):
             self._start(f"checker-{number}")
@@ -241,6 +243,8 @@ class Schedule:
             self.clock.sleep(choose.choice((1.0, 3.0, 8.0)))
             self.clock.wait_until(self._is_light)
             with suppress(DatabaseError, OperationError):
+                if self.purges:
+                    operate.purge(database, 0.0)
                 if self.chaos.active and meddles:
                     self._meddle(database)
                 elif not self.chaos.active:

@@ -49,6 +49,8 @@ class Chaos:
 
     Attributes:
         seed: of all decisions.
+        lease_s: of the relays; what takes long now and then takes longer.
+        check_s: the half messages' check time, in the same sense; 0 where there are none.
         happened: how often each fault did.
         crashable: whether a process of that name may crash or freeze.
         on_crash: called with the name of a process that has just been killed.
@@ -57,6 +59,7 @@ class Chaos:
     seed: str
     clock: SimClock
     lease_s: float
+    check_s: float = 0.0
     crashable: Callable[[str], bool] = lambda _process: False
     on_crash: Callable[[str], None] = lambda _process: None
     happened: Counter[str] = field(default_factory=Counter)
