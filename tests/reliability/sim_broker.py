@@ -112,6 +112,8 @@ class SimTransport:
         clock.start("network", "request", lambda: self._travel(exchange))
         clock.wait_until(exchange.is_over, request.deadline_s)
         answer = exchange.answers[0] if exchange.answers else _TIMEOUT
+        if self._broker.halves and request.method == "POST" and chaos.strikes("frozen_after_post"):
+            clock.freeze(clock.running.process, min(chaos.check_s, 60.0) * chaos.chance.uniform(0.9, 3.0))
         chaos.pass_by("answered")
         return answer
 

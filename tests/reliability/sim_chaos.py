@@ -34,6 +34,7 @@ FAULTS = {
 #: Those that only half messages meet.
 HALF_FAULTS = {
     "post_doubled": 0.20,
+    "frozen_after_post": 0.10,
     "wrong_md5": 0.08,
     "wrong_clock": 0.08,
     "early_check": 0.10,
