@@ -435,3 +435,39 @@ def test_commit_that_finds_nothing_claims_nothing(stage):
     assert 1 == counts.unsettled
     assert ("committing", None) == stage.state(row_id)
     assert [0] == stage.visible()
+
+
+def test_celery_task_checks_half_messages(stage):
+    """The task `outbox.check` makes one round, and where there is nothing to check it asks no broker."""
+    from outbox.celery.sweep import Sweeper
+
+    idle = stage.another()
+    Sweeper(idle, 30.0).check()
+    asked = stage.emulator.ledger()["requests"]
+    row_id = stage.order()
+    stage.faults({"fault": "commit_dropped_before", "count": 1})
+    stage.relay()
+    stage.emulator.advance(12)
+    Sweeper(stage.another(), 30.0).check()
+
+    assert 0 == asked
+    assert ("sent", "answer") == stage.state(row_id)
+
+
+def test_stop_ends_half_messages_that_are_in_hand(stage):
+    """A warm stop elects and commits what was posted; what was not posted is given back."""
+    from outbox.relay import Forever
+
+    ids = stage.enqueue(*(Message("orders", {"n": n}, transaction_check_s=10) for n in range(200)))
+    stage.faults(
+        {"fault": "slow", "op": "publish", "seconds": 0.05}, {"fault": "slow", "op": "commit", "seconds": 0.05}
+    )
+    relay = stage.runtime.relay(lambda counts: relay.stop() if counts.sent else None)
+    counts = relay.run(Forever())
+    rows = [stage.row(row_id) for row_id in ids]
+
+    assert 0 < counts.sent < 200
+    assert 0 == counts.unsettled
+    assert {"pending", "sent"} == {row.state for row in rows}
+    assert {None} == {row.lease_token for row in rows}
+    assert counts.sent == sum(stage.visible()) == len(stage.visible())
