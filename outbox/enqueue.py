@@ -115,7 +115,7 @@ def _commits_by_itself(connection: Connection) -> bool:
 def _parameters(message: Message) -> Row:
     if not isinstance(message, Message):
         raise EnqueueError(f"got {type(message).__name__} for a message; write enqueue(session, *messages)")
-    row = {"deliver_at": None} | row_of(message, _settings().deliver_horizon_s)
+    row = {"deliver_at": None, "transaction_check_s": None} | row_of(message, _settings().deliver_horizon_s)
     row["due_at"] = row.pop("available_at", None)
     return row
 

@@ -30,8 +30,10 @@ _NOT_IN_PROPERTIES = re.compile("[:|&\"'<>]")
 _RESERVED = ("__", "KEYS", "outbox_", "traceparent")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
-# The relay's own property is as long for every row, so that its room can be kept before the id is known.
+# The relay's own properties are as long for every row, so that their room can be kept before their values are known.
 _OUTBOX_ID_BYTES = len("outbox_id:|") + 36
+_HALF_BYTES = len("outbox_replay:|") + 10 + len("outbox_origin:|") + 36
+_CHECK_S = range(10, 301)
 _as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -42,19 +44,22 @@ class Message:
     Args:
         topic: 1–64 of ``A–Z a–z 0–9 _ -``.
         body: a str goes out as it is; any other JSON value goes out as compact UTF-8 JSON. At most 4,194,304 UTF-8
-            bytes, 65,536 when ``deliver_at`` is set; not empty; no character that XML 1.0 forbids. Bytes are refused:
-            the HTTP API carries text only.
+            bytes, 65,536 when ``deliver_at`` or ``transaction_check_s`` is set; not empty; no character that XML 1.0
+            forbids. Bytes are refused: the HTTP API carries text only.
         tag: 1–64 characters without ``||``, by which consumers filter.
         keys: one key or several, none with a space in it; sent as the property ``KEYS``, joined by one space.
         properties: str to str; neither may be empty or hold any of ``: | & " ' < >``. Names that begin with ``__``,
             ``KEYS``, ``outbox_`` or ``traceparent`` are reserved. All properties of a message, ours included, are at
             most 16,384 UTF-8 bytes as sent.
         deliver_at: an aware datetime, not before which the broker delivers; a past one delivers at once.
+        transaction_check_s: 10–300 seconds: publish as a half message, of which at most one is ever committed; so long
+            after a lost answer the broker asks what to do with it. The destination needs a group id.
         ordering_key: messages with the same key on one topic are published one at a time, in the order of their ids.
         deduplication_key: at most one row per destination, topic and key exists at any time, compared byte by byte.
         destination: the name of the endpoint and credentials to publish with.
 
-    A topic takes one kind of message, so at most one of ``deliver_at`` and ``ordering_key`` may be set.
+    A topic takes one kind of message, so at most one of ``deliver_at``, ``ordering_key`` and ``transaction_check_s``
+    may be set.
 
     After construction ``body`` is the text as sent and ``body_bytes`` its size in UTF-8, ``keys`` a tuple,
     ``properties`` a read-only mapping, ``deliver_at`` in UTC, and every text a plain str. The repr leaves the body out.
@@ -69,6 +74,7 @@ class Message:
     keys: str | Iterable[str] = field(default=(), kw_only=True)
     properties: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
     deliver_at: datetime | None = field(default=None, kw_only=True)
+    transaction_check_s: int | None = field(default=None, kw_only=True)
     ordering_key: str | None = field(default=None, kw_only=True)
     deduplication_key: str | None = field(default=None, kw_only=True)
     destination: str = field(default="default", kw_only=True)
@@ -83,12 +89,12 @@ class Message:
         keep("deliver_at", _checked_deliver_at(self.deliver_at))
         keep("ordering_key", _checked_ordering_key(self.ordering_key))
         keep("deduplication_key", _checked_key("deduplication_key", self.deduplication_key))
-        if self.deliver_at is not None and self.ordering_key is not None:
-            raise MessageError("ordering_key", "set beside deliver_at; a topic takes one kind of message")
+        keep("transaction_check_s", _checked_transaction_check_s(self.transaction_check_s))
+        self._check_kind()
         keep("keys", _checked_keys(self.keys))
         keep("properties", _checked_properties(self.properties))
         keep("_given_properties", self._checked_given_properties())
-        body, body_bytes = _checked_body(self.body, scheduled=self.deliver_at is not None)
+        body, body_bytes = _checked_body(self.body, self._kind_of_small_body())
         keep("body", body)
         keep("body_bytes", body_bytes)
 
@@ -100,16 +106,30 @@ class Message:
         """
         return f"{self._given_properties}outbox_id:{outbox_id}|"
 
+    def _check_kind(self) -> None:
+        given = [
+            name for name in ("deliver_at", "transaction_check_s", "ordering_key") if getattr(self, name) is not None
+        ]
+        if len(given) > 1:
+            raise MessageError(given[1], f"set beside {given[0]}; a topic takes one kind of message")
+
+    def _kind_of_small_body(self) -> str | None:
+        if self.deliver_at is not None:
+            return "scheduled"
+        return "transactional" if self.transaction_check_s is not None else None
+
     def _checked_given_properties(self) -> str:
         ours: dict[str, str] = {}
         if self.keys:
             ours["KEYS"] = " ".join(self.keys)
         if self.deliver_at is not None:
             ours["__STARTDELIVERTIME"] = str((self.deliver_at - _EPOCH) // timedelta(milliseconds=1))
+        if self.transaction_check_s is not None:
+            ours["__TransCheckT"] = str(self.transaction_check_s)
         if self.ordering_key is not None:
             ours["__SHARDINGKEY"] = self.ordering_key
         text = "".join([f"{name}:{value}|" for name, value in (ours | dict(self.properties)).items()])
-        size = len(text.encode()) + _OUTBOX_ID_BYTES
+        size = len(text.encode()) + _OUTBOX_ID_BYTES + (_HALF_BYTES if self.transaction_check_s is not None else 0)
         if size > MAX_PROPERTIES_BYTES:
             limit = f"at most {MAX_PROPERTIES_BYTES} are allowed, keys and the outbox's own included"
             raise MessageError("properties", f"{size} bytes as sent; {limit}")
@@ -210,7 +230,16 @@ def _checked_deliver_at(deliver_at: object) -> datetime | None:
     return deliver_at.astimezone(UTC)
 
 
-def _checked_body(body: object, *, scheduled: bool) -> tuple[str, int]:
+def _checked_transaction_check_s(seconds: object) -> int | None:
+    if seconds is None:
+        return None
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds not in _CHECK_S:
+        shown = seconds if isinstance(seconds, int) and not isinstance(seconds, bool) else type(seconds).__name__
+        raise MessageError("transaction_check_s", f"got {shown}; give a whole number of seconds from 10 to 300")
+    return int(seconds)
+
+
+def _checked_body(body: object, kind: str | None) -> tuple[str, int]:
     if isinstance(body, bytes | bytearray | memoryview):
         raise MessageError("body", f"got {type(body).__name__}; the HTTP API carries text only, send base64")
     text = _plain(body) if isinstance(body, str) else _json(body)
@@ -220,10 +249,10 @@ def _checked_body(body: object, *, scheduled: bool) -> tuple[str, int]:
     # Most bodies are ASCII, in which bytes find control characters seven times as fast as the expression does.
     if not text.isascii() or len(encoded.translate(None, _NOT_XML_IN_ASCII)) != len(encoded):
         _check_text("body", text)
-    limit = MAX_SCHEDULED_BODY_BYTES if scheduled else MAX_BODY_BYTES
+    limit = MAX_SCHEDULED_BODY_BYTES if kind else MAX_BODY_BYTES
     if len(encoded) > limit:
-        kind = "of a scheduled message " if scheduled else ""
-        raise MessageError("body", f"{len(encoded)} UTF-8 bytes; at most {limit} {kind}are allowed")
+        of_kind = f"of a {kind} message " if kind else ""
+        raise MessageError("body", f"{len(encoded)} UTF-8 bytes; at most {limit} {of_kind}are allowed")
     return text, len(encoded)
 
 

@@ -12,11 +12,28 @@ outcome   did the broker take it?      whose fault                          what
 `Paused`  no (a 503: perhaps)          endpoint, keys, clock, topic, quota  pauses the lane, charges nothing
 `Unknown` perhaps                      the network's or the broker's        charges an attempt, counts the unknown
 ========= ============================ ==================================== =======================================
+
+A half message takes two requests more, or one: it is ended with its receipt handle (`Ended`, `NotFound`, `Paused`,
+`Unknown`), and asking which half messages are to be checked brings `Checked`, `Paused` or `Unknown`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["Fault", "Outcome", "Paused", "Refused", "Retry", "Sent", "Unknown"]
+__all__ = [
+    "CheckOutcome",
+    "Checked",
+    "EndOutcome",
+    "Ended",
+    "Fault",
+    "Half",
+    "NotFound",
+    "Outcome",
+    "Paused",
+    "Refused",
+    "Retry",
+    "Sent",
+    "Unknown",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +79,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """This message breaks a rule of the broker's: it will never be taken as it stands."""
+    """This message breaks a rule of the broker's: it will never be taken as it stands.
+
+    ``receipt_handle`` is given for a half message that the broker took altered: it can be rolled back with it.
+    """
 
     fault: Fault
+    receipt_handle: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +107,52 @@ class Unknown:
 
 
 Outcome = Sent | Retry | Refused | Paused | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The broker answered 204: the half message is committed, or rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The receipt handle had no effect: too late, used, or unknown to the broker."""
+
+    fault: Fault
+
+
+EndOutcome = Ended | NotFound | Paused | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A half message that the broker offers to be checked.
+
+    Attributes:
+        receipt_handle: a capability, until the next offer; never log or store it.
+        tag: empty for none.
+        properties: ``k:v|k:v|``.
+        published_at_s: when the broker took it, seconds since 1970 by the broker's clock.
+        offered_again_at_s: when the broker offers it next, by the same clock.
+        answered_at_s: the ``Date`` of the answer that it came with, by the same clock; None where there was none.
+    """
+
+    message_id: str
+    receipt_handle: str = field(repr=False)
+    body: str = field(repr=False)
+    tag: str
+    properties: str = field(repr=False)
+    published_at_s: float
+    offered_again_at_s: float
+    answered_at_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a poll brought, perhaps nothing. ``damaged``: half messages in the answer that could not be read."""
+
+    halves: tuple[Half, ...] = ()
+    damaged: int = 0
+
+
+CheckOutcome = Checked | Paused | Unknown

@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 
 from outbox.outcomes import Fault, Outcome, Paused, Refused, Retry, Sent, Unknown
 
-__all__ = ["Again", "Done", "Fail", "LaneHealth", "Policy", "Verdict", "backoff_s", "judge", "pause_s"]
+__all__ = [
+    "Again",
+    "Done",
+    "Fail",
+    "LaneHealth",
+    "Policy",
+    "Verdict",
+    "backoff_s",
+    "half_deadline_s",
+    "half_margin_s",
+    "judge",
+    "pause_s",
+]
 
 #: Lost answers in a row after which the lane pauses: by then it is the broker's fault, not the rows'.
 UNKNOWNS_IN_A_ROW = 5
@@ -140,3 +152,17 @@ class LaneHealth:
             case Retry():
                 pass
         return None
+
+
+def half_margin_s(check_s: float) -> float:
+    """Seconds around a transaction check time in which neither the sender nor a checker ends the half message.
+
+    The sender commits only below ``check_s`` less the margin, a checker only above ``check_s`` and the margin: two
+    commits of one half message, each with a handle of its own, could both be carried out.
+    """
+    return min(5.0, check_s / 10)
+
+
+def half_deadline_s(setting_s: float, check_s: float) -> float:
+    """Seconds that a POST, an election or an ending of a half message may take."""
+    return min(setting_s, check_s / 4)

@@ -15,7 +15,21 @@ again, so nothing has to be cleaned up after a crash.
        │
        └───────────discard────────▶ discarded
 
-``committing`` and ``in_doubt`` belong to half messages: accepted by the broker, invisible until ended.
+Half messages, which the broker has accepted and shows to nobody until they are ended::
+
+             elect, adopt              confirm, settle
+    pending ─────────────▶ committing ─────────────────▶ sent
+                               │                          ▲
+                               │ doubt                    │ confirm
+                               ▼                          │
+                           in_doubt ──────────────────────┘
+                               ├── replay, forced ──────▶ pending
+                               └── discard, forced ─────▶ discarded
+
+    pending, committing, failed ──quarantine──▶ in_doubt   (rows of half messages in a restored database)
+
+`elect` and `adopt` decide which of a row's half messages may ever be committed, once for each replay: they leave
+``pending`` only where ``message_id`` is null, and whatever else leaves ``pending`` decides for none of them.
 """
 
 from dataclasses import dataclass
@@ -65,6 +79,15 @@ class Transition:
 TRANSITIONS = (
     Transition("publish", State.PENDING, State.SENT),
     Transition("refuse", State.PENDING, State.FAILED),
+    Transition("elect", State.PENDING, State.COMMITTING),
+    Transition("adopt", State.PENDING, State.COMMITTING),
+    Transition("confirm", State.COMMITTING, State.SENT),
+    Transition("confirm", State.IN_DOUBT, State.SENT),
+    Transition("settle", State.COMMITTING, State.SENT),
+    Transition("doubt", State.COMMITTING, State.IN_DOUBT),
+    Transition("quarantine", State.PENDING, State.IN_DOUBT),
+    Transition("quarantine", State.COMMITTING, State.IN_DOUBT),
+    Transition("quarantine", State.FAILED, State.IN_DOUBT),
     Transition("replay", State.FAILED, State.PENDING),
     Transition("replay", State.SENT, State.PENDING, forced=True),
     Transition("replay", State.IN_DOUBT, State.PENDING, forced=True),

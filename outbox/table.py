@@ -203,6 +203,9 @@ messages = Table(
     Column("posted_at", Instant),
     Column("sent_at", Instant),
     Column("confirmed_by", exact(16)),
+    # The elected half message was last heard of (elected, or offered for a check); offered first although confirmed.
+    Column("heard_at", Instant),
+    Column("reoffered_at", Instant),
     Column("last_error_code", exact(64)),
     Column("last_error", Text),
     Column("replays", Integer, nullable=False, default=0),
@@ -276,8 +279,12 @@ audit = Table(
 meta = Table(
     "outbox_meta",
     metadata,
-    Column("origin", exact(36), primary_key=True),
-    Column("environment", exact(64)),
+    # Always 1: two processes that come first together must agree on one origin.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("origin", exact(36), nullable=False),
+    Column("environment", exact(64), nullable=False),
+    # JSON: by destination, the endpoint, instance id and group id that half messages were first posted with.
+    Column("bindings", Text, nullable=False),
     Column("created_at", Instant, nullable=False, default=db_now()),
     **_OPTIONS,
 )
@@ -295,6 +302,7 @@ checks = Table(
     Column("succeeded_at", Instant),
     Column("canary_outbox_id", exact(36)),
     Column("canary_posted_at", Instant),
+    Column("canary_offered_at", Instant),
     CheckConstraint("mark IN ('open', 'failed', 'closed')", name="ck_outbox_checks_mark"),
     **_OPTIONS,
 )
@@ -328,6 +336,8 @@ def row_of(message: Message, horizon_s: float) -> dict[str, Any]:
         "body": message.body,
         "body_bytes": message.body_bytes,
     }
+    if message.transaction_check_s is not None:
+        row["transaction_check_s"] = message.transaction_check_s
     if message.deliver_at is not None:
         row |= {"deliver_at": message.deliver_at, "available_at": message.deliver_at - timedelta(seconds=horizon_s)}
     return row

@@ -4,16 +4,19 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 
 from outbox.clock import SYSTEM, Clock
+from outbox.half import CheckConfig, Checker
 from outbox.relay import Counts, Drained, Relay, Swept
-from outbox.relay.pipeline import Publisher, RelayConfig
+from outbox.relay.pipeline import RelayConfig
 from outbox.retry import Policy
 from outbox.rocketmq.client import Client
 from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.transport import RequestsTransport
 from outbox.settings import Settings
+from outbox.store import checks, origin
+from outbox.store.checks import Topic
 from outbox.store.database import Database
 from outbox.store.engine import create_engine
-from outbox.store.lanes import left_to_do
+from outbox.store.lanes import Lane, left_to_do
 
 __all__ = ["Runtime"]
 
@@ -32,6 +35,8 @@ class Runtime:
     def __init__(self, settings: Settings, clock: Clock = SYSTEM) -> None:
         self.settings = settings
         self.clock = clock
+        self._origins: dict[str, str] = {}
+        self._half_lanes: dict[Lane, str] = {}
 
     @cached_property
     def database(self) -> Database:
@@ -42,7 +47,7 @@ class Runtime:
         return Database(engine, sleep=self.clock.sleep)
 
     @cached_property
-    def publishers(self) -> Mapping[str, Publisher]:
+    def publishers(self) -> Mapping[str, Client]:
         """An HTTP client for each destination. Raises `ConfigError` where one is missing or wrong."""
         return {name: self._client(name) for name in self.settings.destination_names()}
 
@@ -58,7 +63,35 @@ class Runtime:
             skip_failed_heads=settings.skip_failed_heads,
             keep_sent=settings.keep_sent,
         )
-        return Relay(self.database, self.publishers, config, self.clock, on_progress)
+        return Relay(self.database, self.publishers, config, self.clock, on_progress, origin=self.half_lane)
+
+    def checker(self, config: CheckConfig | None = None) -> Checker:
+        """A checker over all topics that half messages were posted to."""
+        config = config or CheckConfig(request_deadline_s=self.settings.request_deadline_s)
+        return Checker(self.database, self.publishers, self.origin, config, self.clock)
+
+    def origin(self, destination: str) -> str:
+        """The database's origin, bound to the destination. Raises `ConfigError`, see `outbox.store.origin.bind`."""
+        settings = self.settings
+        if destination not in self._origins:
+            given = settings.destination(destination)
+            self._origins[destination] = origin.bind(self.database, settings.environment, given)
+        return self._origins[destination]
+
+    def half_lane(self, lane: Lane) -> str:
+        """The origin for the half messages of a lane, which are checked from then on.
+
+        Raises:
+            ConfigError: see `outbox.store.origin.bind`.
+            DatabaseError: see `Database.run`.
+        """
+        known = self._half_lanes.get(lane)
+        if known is None:
+            known = self.origin(lane.destination)
+            group_id = self.settings.destination(lane.destination).group_id
+            checks.register(self.database, Topic(lane.destination, lane.topic, group_id))
+            self._half_lanes[lane] = known
+        return known
 
     def drained(self, timeout_s: float) -> Drained:
         """The ending of a drain."""

@@ -92,6 +92,8 @@ def create_messages() -> None:
         sa.Column("posted_at", Instant()),
         sa.Column("sent_at", Instant()),
         sa.Column("confirmed_by", exact(16)),
+        sa.Column("heard_at", Instant()),
+        sa.Column("reoffered_at", Instant()),
         sa.Column("last_error_code", exact(64)),
         sa.Column("last_error", sa.Text()),
         sa.Column("replays", sa.Integer(), nullable=False),
@@ -182,8 +184,10 @@ def create_half_messages() -> None:
     """The database's origin, and the marks of those who check half messages."""
     create_table(
         "outbox_meta",
-        sa.Column("origin", exact(36), primary_key=True),
-        sa.Column("environment", exact(64)),
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("origin", exact(36), nullable=False),
+        sa.Column("environment", exact(64), nullable=False),
+        sa.Column("bindings", sa.Text(), nullable=False),
         sa.Column("created_at", Instant(), nullable=False),
     )
     create_table(
@@ -198,5 +202,6 @@ def create_half_messages() -> None:
         sa.Column("succeeded_at", Instant()),
         sa.Column("canary_outbox_id", exact(36)),
         sa.Column("canary_posted_at", Instant()),
+        sa.Column("canary_offered_at", Instant()),
         sa.CheckConstraint("mark IN ('open', 'failed', 'closed')", name="ck_outbox_checks_mark"),
     )

@@ -19,10 +19,10 @@ from typing import Any
 
 from celery import Celery
 
-from outbox.celery.installation import PURGE, QUEUE, RELAY, install_with
+from outbox.celery.installation import CHECK, PURGE, QUEUE, RELAY, install_with
 from outbox.settings import Settings
 
-__all__ = ["PURGE", "QUEUE", "RELAY", "app", "install"]
+__all__ = ["CHECK", "PURGE", "QUEUE", "RELAY", "app", "install"]
 
 #: A Celery application for small deployments; see `outbox.celery.standalone`.
 app: Celery

@@ -16,18 +16,22 @@ from outbox.errors import ConfigError
 from outbox.settings import Settings
 from outbox.wiring import Runtime
 
-__all__ = ["PURGE", "QUEUE", "RELAY", "install_with"]
+__all__ = ["CHECK", "PURGE", "QUEUE", "RELAY", "install_with"]
 
 log = logging.getLogger("outbox")
 
-#: The queue that both tasks are routed to, unless the application's own routes say otherwise.
+#: The queue that the tasks are routed to, unless the application's own routes say otherwise.
 QUEUE = "outbox"
 #: The task that relays what is due.
 RELAY = "outbox.relay"
+#: The task that answers the broker's checks of half messages.
+CHECK = "outbox.check"
 #: The task that deletes finished rows older than the retention.
 PURGE = "outbox.purge"
 
-_ROUTES = {RELAY: {"queue": QUEUE}, PURGE: {"queue": QUEUE}}
+_ROUTES = {RELAY: {"queue": QUEUE}, CHECK: {"queue": QUEUE}, PURGE: {"queue": QUEUE}}
+# The broker asks first after 10 s at the least, and again about every 10 s.
+_CHECK_EVERY_S = 5.0
 _PURGE_EVERY_S = 3600.0
 # A nudge is worth nothing once a tick has come, and a worker that was away must not find thousands of them.
 _LONGEST_NUDGE_S = 60.0
@@ -93,6 +97,10 @@ class _Installation:
             if time_was_up:
                 self._nudger().nudge()
 
+        @self._app.task(name=CHECK, **_TASK)
+        def check(task: Task[Any, Any]) -> None:
+            self._sweeper().check(told_to_stop(task.request.hostname))
+
         @self._app.task(name=PURGE, **_TASK)
         def purge(task: Task[Any, Any]) -> None:
             self._sweeper().purge(told_to_stop(task.request.hostname))
@@ -107,6 +115,7 @@ class _Installation:
         sweep_s = self._settings().sweep_s
         ours = {
             RELAY: {"task": RELAY, "schedule": sweep_s, "options": {"expires": sweep_s}},
+            CHECK: {"task": CHECK, "schedule": _CHECK_EVERY_S, "options": {"expires": _CHECK_EVERY_S}},
             PURGE: {"task": PURGE, "schedule": _PURGE_EVERY_S, "options": {"expires": _PURGE_EVERY_S}},
         }
         conf.update(beat_schedule=ours | dict(conf.beat_schedule))

@@ -33,6 +33,7 @@ class Sweeper:
         self._runtime = runtime
         self._longest_s = longest_s
         self._lock = threading.Lock()
+        self._checking = threading.Lock()
         self._relay: Relay | None = None
         self._nudged = False
 
@@ -59,6 +60,23 @@ class Sweeper:
                 return False
             relay, ending = self._prepare()
         return self._run(relay, ending, stop)
+
+    def check(self, stop: Connection | None = None) -> None:
+        """Answer the broker's checks of half messages: one round over all topics; nothing where there are none.
+
+        One at a time in each process: while one is at it, another has nothing to do.
+
+        Raises:
+            ConfigError: a setting that the checker needs is missing or wrong.
+        """
+        if _is_told(stop) or not self._checking.acquire(blocking=False):
+            return
+        try:
+            checker, clock = self._runtime.checker(), self._runtime.clock
+            until = clock.monotonic() + self._longest_s
+            checker.run(lambda: True, lambda: _is_told(stop) or clock.monotonic() >= until)
+        finally:
+            self._checking.release()
 
     def purge(self, stop: Connection | None = None) -> int:
         """Delete finished rows older than the retention, and return how many; the next one goes on where time was up.

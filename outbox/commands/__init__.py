@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from outbox.commands.acting import discard, pause, purge, replay, resume
+from outbox.commands.checking import check, quarantine
 from outbox.commands.context import Load
 from outbox.commands.enqueuing import enqueue
 from outbox.commands.faults import ExitCode, Failure, one_line_errors
@@ -33,6 +34,7 @@ _COMMANDS = (
     migrate,
     enqueue,
     relay,
+    check,
     worker,
     status,
     list_,
@@ -43,6 +45,7 @@ _COMMANDS = (
     resume,
     purge,
     audit,
+    quarantine,
     emulator,
 )
 

@@ -29,6 +29,12 @@ _PARAMETERS = tuple(field.name for field in fields(Message) if field.init)
 @click.option("--key", "keys", multiple=True, help="A key to look the message up by; may be repeated.")
 @click.option("--property", "properties", type=PROPERTY, multiple=True, help="May be repeated.")
 @click.option("--deliver-at", type=INSTANT, help="Not to be delivered before; with a time zone.")
+@click.option(
+    "--transaction-check-s",
+    type=click.IntRange(10, 300),
+    metavar="SECONDS",
+    help="10 to 300: as a half message, of which at most one is committed.",
+)
 @click.option("--ordering-key", help="Messages of one key are published one at a time, in order.")
 @click.option("--deduplication-key", help="A second message with the same key inserts nothing.")
 @click.option("--jsonl", type=click.File("rb", lazy=False), help="One JSON object a line; - is stdin.")
@@ -38,12 +44,13 @@ def enqueue(runtime: Runtime, /, jsonl: BinaryIO | None, body: str | None, **giv
     r"""Enqueue messages and print one row id a line.
 
     BODY goes out as it is, byte for byte; - reads it from stdin, to the last line break. It is UTF-8 text of at most
-    4,194,304 bytes, 65,536 with --deliver-at.
+    4,194,304 bytes, 65,536 with --deliver-at or --transaction-check-s. A half message needs OUTBOX_GROUP_ID where it is
+    relayed, and an outbox check that runs.
 
     --jsonl FILE enqueues one message a line, all in one transaction: all or none. The keys of a line are topic, body
     (a string goes out as it is, any other value as JSON), and if wanted tag, keys (a string or a list), properties
-    (an object), deliver_at (ISO 8601 with a time zone), ordering_key, deduplication_key, destination. The first bad
-    line is named, and nothing is enqueued then.
+    (an object), deliver_at (ISO 8601 with a time zone), transaction_check_s, ordering_key, deduplication_key,
+    destination. The first bad line is named, and nothing is enqueued then.
 
     \b
     Examples:

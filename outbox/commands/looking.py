@@ -34,6 +34,7 @@ def status(runtime: Runtime, /, max_age: float, as_json: bool) -> None:
       rows are failed or in_doubt: they wait for replay or discard
       a lane is in an automatic pause: its endpoint, credentials or topic do not work
       the oldest due row has waited longer than --max-age: no relay runs, or it cannot keep up
+      half messages wait for a checker, and none has polled their topic for --max-age
     A fresh outbox, rows that wait for their deliver_at, and an operator's pause are healthy.
     """
     found = look.status(runtime.database)
@@ -57,6 +58,14 @@ def _print_status(found: Mapping[str, Any]) -> None:
         click.echo()
         rows = [(_lane(one), one["until"], one["by"], one["reason"]) for one in found["paused"]]
         print_table(("paused", "until", "by", "reason"), rows)
+    if found["half_messages"]:
+        click.echo()
+        halves = [(_lane(one), one["group_id"], one["unsettled"], _ago(one)) for one in found["half_messages"]]
+        print_table(("half messages", "group", "unsettled", "last checked"), halves)
+
+
+def _ago(topic: Mapping[str, Any]) -> str:
+    return "never" if topic["checked_s"] is None else f"{topic['checked_s']:.0f} s ago"
 
 
 def _unhealthy(found: Mapping[str, Any], max_age: float) -> Iterator[str]:
@@ -67,6 +76,9 @@ def _unhealthy(found: Mapping[str, Any], max_age: float) -> Iterator[str]:
         # An operator's pause lasts until it is resumed, and is meant.
         if pause["until"] is not None:
             yield f"{_lane(pause)} is paused: {pause['reason']}"
+    for topic in found["half_messages"]:
+        if topic["unsettled"] and (topic["checked_s"] is None or topic["checked_s"] > max_age):
+            yield f"{_lane(topic)} has {topic['unsettled']} unsettled half messages; is outbox check running?"
     age = found["oldest_pending_s"]
     if age is not None and age > max_age:
         yield f"the oldest due row has waited {age:.0f} s; is a relay running?"

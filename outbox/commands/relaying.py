@@ -1,10 +1,9 @@
 """``outbox relay``: the relay in a process of its own, with a progress bar and a warm stop."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import click
 from rich.console import Console
@@ -14,16 +13,13 @@ from outbox.commands.context import with_runtime
 from outbox.commands.faults import ExitCode, Failure, WrongUsageError
 from outbox.commands.looking import what_is_left
 from outbox.commands.output import talk
+from outbox.commands.stopping import stopped_by_signals
 from outbox.relay import Counts, Drained, Forever
 from outbox.store import look
 from outbox.wiring import Runtime
 
 __all__ = ["relay"]
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STOPPING = b"stopping: what is in flight is finished first; a second signal ends at once\n"
-# Whoever ends at the second signal leaves no progress bar behind to do it.
-_SHOW_CURSOR = b"\x1b[?25h"
 _DRAIN_TIMEOUT_S = 60.0
 
 
@@ -57,7 +53,7 @@ def relay(runtime: Runtime, /, drain: bool, timeout: float | None) -> None:
     ending = runtime.drained(timeout_s) if drain else Forever()
     with _progress(runtime, drain=drain) as on_progress:
         running = runtime.relay(on_progress)
-        with _stopped_by_signals(running.stop) as received:
+        with stopped_by_signals(running.stop) as received:
             counts = running.run(ending)
     talk(f"sent {counts.sent}, failed {counts.failed}, retried {counts.retried}")
     if signal.SIGINT in received:
@@ -87,25 +83,3 @@ def _progress(runtime: Runtime, *, drain: bool) -> Iterator[Callable[[Counts], N
             bar.update(task, description=told, completed=counts.finished, total=grown)
 
         yield on_progress
-
-
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Have the first SIGTERM or SIGINT call ``stop``, and the second end the process; gives those received."""
-    received: list[int] = []
-
-    def on_signal(number: int, _frame: object) -> None:
-        received.append(number)
-        for each in _STOP_SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        # Not through sys.stderr, in the middle of whose own work the signal may have come.
-        with suppress(OSError):
-            os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + _STOPPING)
-        stop()
-
-    before = {each: signal.signal(each, on_signal) for each in _STOP_SIGNALS}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

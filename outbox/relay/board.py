@@ -2,14 +2,16 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from outbox.clock import Clock
-from outbox.outcomes import Fault, Outcome, Paused
+from outbox.outcomes import Ended, EndOutcome, Fault, Outcome, Paused, Refused, Retry, Sent
 from outbox.relay.chains import Assignment, Chain, in_chains
 from outbox.relay.findings import Findings, LanePause, mark_of
+from outbox.relay.halves import HalfEnd, InHand, endings
 from outbox.retry import Done, LaneHealth, Policy, judge, pause_s
 from outbox.store.claim import ClaimedRow
+from outbox.store.halves import Standing
 from outbox.store.lanes import AutomaticPause, Lane
 from outbox.store.mark import Mark, Release
 
@@ -40,6 +42,8 @@ class Board:
         self._news = clock.condition(lock)
         self._found = clock.condition(lock)
         self._ready: deque[Chain] = deque()
+        self._ends: deque[HalfEnd] = deque()
+        self._unended = 0
         self._waiting_rows = 0
         self._in_flight = 0
         self._bytes = 0
@@ -130,10 +134,15 @@ class Board:
 
     # --- the publishers' side ---
 
-    def take(self) -> Assignment | None:
-        """Wait for a row to publish; None when the board is closed."""
+    def take(self) -> Assignment | HalfEnd | None:
+        """Wait for a half message to end, or else a row to publish; None when the board is closed and all are ended."""
         with self._lock:
-            while not self._closed:
+            while not self._closed or self._unended:
+                if self._ends:
+                    end = self._ends.popleft()
+                    self._in_flight += 1
+                    self._call_publisher()
+                    return end
                 assignment = self._next()
                 if assignment:
                     self._call_publisher()
@@ -143,8 +152,11 @@ class Board:
                 self._idle_publishers -= 1
             return None
 
-    def done(self, assignment: Assignment, outcome: Outcome | None) -> None:
-        """Report what came of the row; None when its lease was lost before the publish started."""
+    def done(self, assignment: Assignment, outcome: Outcome | None, posted_at: float = 0.0) -> None:
+        """Report what came of the row; None when its lease was lost before the publish started.
+
+        ``posted_at`` is the monotonic time from before a half message's POST.
+        """
         chain, row = assignment.chain, assignment.row
         with self._lock:
             self._in_flight -= 1
@@ -154,10 +166,28 @@ class Board:
                 self._news.notify_all()
             if outcome is None:
                 self._give_back_chain(chain)
+            elif row.transaction_check_s is not None:
+                self._settle_half(chain, row, outcome, posted_at)
             else:
                 self._settle(chain, row, outcome)
             self._call_publisher()
             if self._is_quiet():
+                self._found.notify_all()
+
+    def ended(self, end: HalfEnd, outcome: EndOutcome | None) -> None:
+        """Report what came of a commit or a rollback; None when it was too late to send it."""
+        with self._lock:
+            self._in_flight -= 1
+            self._has_ended(1)
+            if end.how == "commit":
+                self._note_finding()
+                if isinstance(outcome, Ended):
+                    self._findings.committed.append(end.half.committed())
+                else:
+                    self._findings.unsettled += 1
+                if isinstance(outcome, Paused) and not self._is_stale(end.half.chain.lane, end.half.chain.seen):
+                    self._pause(end.half.chain, outcome.fault, outcome)
+            if self._is_quiet() or self._findings.size >= MARKS_AT_ONCE:
                 self._found.notify_all()
 
     # --- the marker's side ---
@@ -169,13 +199,26 @@ class Board:
         """
         with self._lock:
             while not self._due():
-                if self._closed and not self._in_flight and not self._findings:
+                if self._closed and not self._in_flight and not self._unended and not self._findings:
                     return None
                 first = self._found_at + MARK_WITHIN_S - self._clock.monotonic()
                 self._found.wait(max(first, 0.0) if self._findings else None)
             findings, self._findings = self._findings, Findings()
             self._flushing = True
             return findings
+
+    def elected(self, halves: Sequence[InHand], standings: Mapping[str, Standing]) -> None:
+        """The database has decided: have publishers end what can be ended. What it did not decide is left alone."""
+        now = self._clock.monotonic()
+        with self._lock:
+            ends = endings(halves, standings, now)
+            self._ends.extend(ends)
+            self._work.notify(min(len(ends), self._idle_publishers))
+            left = len(halves) - len(ends)
+            if left:
+                self._note_finding()
+                self._findings.unsettled += left
+                self._has_ended(left)
 
     def told(self, findings: Findings) -> None:
         """The database knows ``findings`` now."""
@@ -209,7 +252,7 @@ class Board:
         return None
 
     def _call_publisher(self) -> None:
-        if self._ready and self._idle_publishers:
+        if (self._ready or self._ends) and self._idle_publishers:
             self._work.notify()
 
     def _may_start(self, row: ClaimedRow) -> bool:
@@ -243,6 +286,31 @@ class Board:
         fault = verdict.fault if chain.probe else self._health.setdefault(chain.lane, LaneHealth()).note(outcome)
         if fault:
             self._pause(chain, fault, outcome)
+
+    def _settle_half(self, chain: Chain, row: ClaimedRow, outcome: Outcome, posted_at: float) -> None:
+        """Put a half message that was taken to the vote; roll back one that was taken altered, and try again."""
+        match outcome:
+            case Sent(message_id=message_id, receipt_handle=handle):
+                self._health.pop(chain.lane, None)
+                self._unended += 1
+                self._note_finding()
+                self._findings.elections.append(InHand(chain, row, message_id, posted_at, handle))
+                if self._findings.size >= MARKS_AT_ONCE:
+                    self._found.notify_all()
+                self._go_on(chain, stale=self._is_stale(chain.lane, chain.seen))
+            case Refused(fault=fault, receipt_handle=handle) if fault.accepted:
+                if handle is not None:
+                    self._unended += 1
+                    self._ends.append(HalfEnd(InHand(chain, row, "", posted_at, handle), "rollback"))
+                self._settle(chain, row, Retry(fault))
+            case _:
+                self._settle(chain, row, outcome)
+
+    def _has_ended(self, halves: int) -> None:
+        self._unended -= halves
+        if not self._unended:
+            for condition in (self._work, self._found, self._news):
+                condition.notify_all()
 
     def _go_on(self, chain: Chain, *, stale: bool) -> None:
         if chain.probe:
@@ -280,27 +348,36 @@ class Board:
             self._find(Release(row.id, row.lease_token))
 
     def _find(self, mark: Mark) -> None:
-        if not self._findings.marks:
-            self._found_at = self._clock.monotonic()
-            self._found.notify_all()
+        self._note_finding()
         self._findings.marks.append(mark)
         if len(self._findings.marks) == MARKS_AT_ONCE:
+            self._found.notify_all()
+
+    def _note_finding(self) -> None:
+        """The marker waits no longer than 50 ms from the first finding."""
+        if not self._findings:
+            self._found_at = self._clock.monotonic()
             self._found.notify_all()
 
     def _due(self) -> bool:
         if not self._findings:
             return False
-        if len(self._findings.marks) >= MARKS_AT_ONCE or self._findings.pauses or self._is_quiet():
+        if self._findings.size >= MARKS_AT_ONCE or self._findings.pauses or self._is_quiet():
             return True
         return self._clock.monotonic() >= self._found_at + MARK_WITHIN_S
 
     def _crowded(self) -> bool:
-        full = self._waiting_rows >= self._room or len(self._findings.marks) >= self._room + MARKS_AT_ONCE
+        full = (
+            self._waiting_rows + self._unended >= self._room or len(self._findings.marks) >= self._room + MARKS_AT_ONCE
+        )
         return full or self._alone
 
     def _is_quiet(self) -> bool:
         """Whether nothing can be published before the findings are told; a row that must be alone waits for that."""
-        return not self._in_flight and (not self._ready or self._ready[0].rows[0].alone)
+        if self._ends or self._in_flight:
+            return False
+        return not self._ready or self._ready[0].rows[0].alone
 
     def _is_empty(self) -> bool:
-        return not self._in_flight and not self._ready and not self._findings and not self._flushing
+        idle = not self._in_flight and not self._unended and not self._ready
+        return idle and not self._findings and not self._flushing

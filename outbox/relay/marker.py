@@ -10,8 +10,10 @@ from outbox.errors import DatabaseError
 from outbox.outcomes import Fault
 from outbox.relay.board import Board
 from outbox.relay.findings import Findings, LanePause
-from outbox.store import pauses
+from outbox.relay.halves import InHand
+from outbox.store import halves, pauses
 from outbox.store.database import Database
+from outbox.store.halves import Committed, Standing
 from outbox.store.lanes import Lane
 from outbox.store.mark import Mark, MarkFailed, MarkRetry, MarkSent, Release, mark
 
@@ -24,18 +26,19 @@ _DATABASE_REST_S = 1.0
 
 @dataclass(slots=True)
 class Counts:
-    """What a relay has done so far, in rows."""
+    """What a relay has done so far, in rows. ``unsettled``: half messages that it left to a checker."""
 
     sent: int = 0
     retried: int = 0
     failed: int = 0
     released: int = 0
     lost: int = 0
+    unsettled: int = 0
 
     @property
     def finished(self) -> int:
         """Rows that reached an end."""
-        return self.sent + self.failed
+        return self.sent + self.failed + self.unsettled
 
 
 class Marker:
@@ -80,12 +83,35 @@ class Marker:
 
     def _tell(self, findings: Findings) -> None:
         give_up = self._clock.monotonic() + self._lease_s
+        self._elect(findings.elections, give_up)
         for pause in findings.pauses:
             self._insist(partial(self._pause, pause), give_up)
         if not self._insist(partial(self._mark, findings.marks), give_up):
             self.counts.lost += len(findings.marks)
+        confirmed = self._insist(partial(halves.confirm, self._database, findings.committed), give_up)
+        self._count_halves(findings.committed, findings.unsettled, confirmed=confirmed)
         for lane in findings.ended:
             self._insist(partial(self._resume, lane), give_up)
+
+    def _elect(self, candidates: list[InHand], give_up: float) -> None:
+        """Put half messages to the vote; asking again is harmless, and where nothing answers nothing is ended."""
+        standings: dict[str, Standing] = {}
+
+        def ask() -> None:
+            now = self._clock.monotonic()
+            standings.update(halves.elect(self._database, [one.election(now) for one in candidates]))
+
+        if candidates:
+            soonest = min(one.posted_at + one.check_s for one in candidates)
+            self._insist(ask, min(give_up, soonest))
+            self._board.elected(candidates, standings)
+
+    def _count_halves(self, committed: list[Committed], unsettled: int, *, confirmed: bool) -> None:
+        if confirmed:
+            self.counts.sent += len(committed)
+            for one in committed:
+                log.debug("outbox.sent", extra={"row_id": one.id, "message_id": one.message_id})
+        self.counts.unsettled += unsettled + (0 if confirmed else len(committed))
 
     def _insist(self, tell: Callable[[], None], give_up: float) -> bool:
         """Try again and again while the database is away, for a mark is worth as much as its publish."""
@@ -130,7 +156,10 @@ class Marker:
                 log.debug("outbox.sent", extra={"row_id": one.id, "message_id": one.message_id})
             case MarkRetry(fault=fault):
                 self.counts.retried += 1
-                log.info("outbox.retried", extra={"row_id": one.id, "delay_s": one.delay_s} | _fault_fields(fault))
+                # Something between us and the broker alters messages: a person should hear of it.
+                level = logging.ERROR if fault.accepted else logging.INFO
+                extra = {"row_id": one.id, "delay_s": one.delay_s} | _fault_fields(fault)
+                log.log(level, "outbox.retried", extra=extra)
             case MarkFailed(fault=fault):
                 self.counts.failed += 1
                 log.error("outbox.failed", extra={"row_id": one.id} | _fault_fields(fault))

@@ -4,15 +4,17 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from outbox.clock import SYSTEM, Clock, Task
-from outbox.errors import DatabaseError
-from outbox.outcomes import Fault, Outcome, Paused, Unknown
+from outbox.errors import ConfigError, DatabaseError
+from outbox.outcomes import EndOutcome, Fault, Outcome, Paused, Unknown
 from outbox.relay.board import Board
+from outbox.relay.chains import Assignment
 from outbox.relay.endings import LOOK_S, Ending
+from outbox.relay.halves import HalfEnd
 from outbox.relay.marker import Counts, Marker, lane_fields
-from outbox.retry import Policy
+from outbox.retry import Policy, half_deadline_s
 from outbox.store import claim as claims
 from outbox.store import lanes, pauses
 from outbox.store.claim import ClaimedRow
@@ -29,6 +31,20 @@ class Publisher(Protocol):
 
     def publish(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> Outcome:
         """POST one message; never raises for what the network or the broker did."""
+
+    def post_half(
+        self, topic: str, body: str, tag: str | None, properties: str, *, replay: int, origin: str, deadline_s: float
+    ) -> Outcome:
+        """POST one half message, once."""
+
+    def end(
+        self, topic: str, receipt_handle: str, how: Literal["commit", "rollback"], *, deadline_s: float
+    ) -> EndOutcome:
+        """Commit or roll back one half message, once."""
+
+
+def _no_halves(lane: Lane) -> str:
+    raise ConfigError("OUTBOX_GROUP_ID", f"missing; half messages of the destination {lane.destination!r} need it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,8 @@ class Relay:
         config: limits.
         clock: time and threads.
         on_progress: called from the marker's thread after each flush; what it raises is logged and costs nothing else.
+        origin: gives the origin for the half messages of a lane, after it has seen to it that they are checked; may
+            raise `ConfigError` or `DatabaseError`.
     """
 
     def __init__(
@@ -63,7 +81,10 @@ class Relay:
         config: RelayConfig,
         clock: Clock = SYSTEM,
         on_progress: Callable[[Counts], None] = lambda _counts: None,
+        *,
+        origin: Callable[[Lane], str] = _no_halves,
     ) -> None:
+        self._origin = origin
         self._database = database
         self._publishers = publishers
         self._config = config
@@ -95,12 +116,14 @@ class Relay:
         """
         if self._tasks:
             raise RuntimeError("a relay runs once; make another")
+        config = self._config
         self._spawn("outbox-marker", self._marker.run)
         try:
             self._claim_until(ending)
         finally:
             self._board.close()
-            grace = self._clock.monotonic() + self._patience_s
+            # A half message takes two requests.
+            grace = self._clock.monotonic() + self._patience_s + config.request_deadline_s
             for task in self._tasks:
                 task.join(max(0.0, grace - self._clock.monotonic()))
         if self._broken:
@@ -231,8 +254,13 @@ class Relay:
             self._spawn(f"outbox-publisher-{publishers}", self._publish_all)
 
     def _publish_all(self) -> None:
-        while (assignment := self._board.take()) is not None:
-            self._board.done(assignment, self._publish(assignment.row))
+        while (task := self._board.take()) is not None:
+            match task:
+                case Assignment():
+                    posted_at = self._clock.monotonic()
+                    self._board.done(task, self._publish(task.row), posted_at)
+                case HalfEnd():
+                    self._board.ended(task, self._end(task))
 
     def _publish(self, row: ClaimedRow) -> Outcome | None:
         publisher = self._publishers.get(row.destination)
@@ -242,6 +270,8 @@ class Relay:
             body = row.body if row.body is not None else claims.read_body(self._database, row)
             if body is None:
                 return None
+            if row.transaction_check_s is not None:
+                return self._post_half(publisher, row, body, row.transaction_check_s)
             return publisher.publish(
                 row.topic, body, row.tag, row.properties, deadline_s=self._config.request_deadline_s
             )
@@ -249,4 +279,34 @@ class Relay:
             return Paused(Fault("BodyUnreadable", str(error)))
         except Exception as error:  # a defect of ours must cost this row an attempt, not the relay its thread
             log.exception("outbox.publish_broke", extra={"outbox_id": row.outbox_id})
+            return Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))
+
+    def _post_half(self, publisher: Publisher, row: ClaimedRow, body: str, check_s: int) -> Outcome:
+        try:
+            origin = self._origin(Lane(row.destination, row.topic))
+        except ConfigError as error:
+            return Paused(Fault("HalfMessagesRefused", str(error)))
+        return publisher.post_half(
+            row.topic,
+            body,
+            row.tag,
+            row.properties,
+            replay=row.replays,
+            origin=origin,
+            deadline_s=half_deadline_s(self._config.request_deadline_s, check_s),
+        )
+
+    def _end(self, end: HalfEnd) -> EndOutcome | None:
+        """Send it once; None when it waited here too long, for then a checker may be committing it."""
+        half = end.half
+        publisher = self._publishers.get(half.row.destination)
+        if publisher is None or half.receipt_handle is None:
+            return None
+        if end.how == "commit" and not half.may_commit(self._clock.monotonic()):
+            return None
+        try:
+            deadline_s = end.deadline_s(self._config.request_deadline_s)
+            return publisher.end(half.row.topic, half.receipt_handle, end.how, deadline_s=deadline_s)
+        except Exception as error:  # as for a publish; nothing is sent a second time
+            log.exception("outbox.end_broke", extra={"outbox_id": half.row.outbox_id})
             return Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))

@@ -9,16 +9,42 @@ from collections.abc import Collection
 from email.utils import parsedate_to_datetime
 from hashlib import md5
 
-from outbox.outcomes import Fault, Outcome, Paused, Refused, Sent, Unknown
+from outbox.outcomes import (
+    Checked,
+    CheckOutcome,
+    Ended,
+    EndOutcome,
+    Fault,
+    Half,
+    NotFound,
+    Outcome,
+    Paused,
+    Refused,
+    Sent,
+    Unknown,
+)
 from outbox.rocketmq.codes import rule_for
 from outbox.rocketmq.faults import printable
 from outbox.rocketmq.transport import HttpAnswer, NoAnswer
-from outbox.rocketmq.wire import BrokerError, UnreadableXmlError, read_error, read_published
+from outbox.rocketmq.wire import (
+    BrokerError,
+    Delivery,
+    UnreadableXmlError,
+    read_error,
+    read_handle_errors,
+    read_messages,
+    read_published,
+)
 
-__all__ = ["MAX_RETRY_AFTER_S", "epoch_of", "outcome_of"]
+__all__ = ["MAX_RETRY_AFTER_S", "check_outcome_of", "end_outcome_of", "epoch_of", "outcome_of"]
 
 MAX_RETRY_AFTER_S = 60.0
+_OK = 200
 _CREATED = 201
+_NO_CONTENT = 204
+_NOT_FOUND = 404
+# Of one handle, or of one poll that found nothing, whichever shape the answer has.
+_NOTHING_THERE = frozenset({"MessageNotExist", "ReceiptHandleError"})
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _MAX_REQUEST_ID = 64
@@ -40,6 +66,80 @@ def outcome_of(answer: HttpAnswer | NoAnswer, body: str, *, now: float, hidden: 
     return _failed(answer, body, now, hidden)
 
 
+def end_outcome_of(answer: HttpAnswer | NoAnswer, *, now: float, hidden: Collection[str] = ()) -> EndOutcome:
+    """Decide what came of a commit or a rollback of one receipt handle; arguments as for `outcome_of`.
+
+    `Paused` is an answer that says why nothing was done, or a request that never left; `Unknown` anything unclear.
+    """
+    if isinstance(answer, NoAnswer):
+        return Unknown(answer.fault) if answer.fault.accepted is None else Paused(answer.fault)
+    if answer.status == _NO_CONTENT:
+        return Ended()
+    refused = _refused_handle(answer, hidden)
+    return NotFound(refused) if refused else _not_done(answer, now, hidden)
+
+
+def check_outcome_of(answer: HttpAnswer | NoAnswer, *, now: float, hidden: Collection[str] = ()) -> CheckOutcome:
+    """Decide what a poll for checks brought; arguments as for `outcome_of`. Nothing to check is `Checked`, too."""
+    if isinstance(answer, NoAnswer):
+        return Unknown(answer.fault) if answer.fault.accepted is None else Paused(answer.fault)
+    if answer.status == _OK:
+        return _checked(answer, hidden)
+    error = _error_in(answer)
+    if answer.status == _NOT_FOUND and error is not None and error.code == "MessageNotExist":
+        return Checked()
+    return _not_done(answer, now, hidden)
+
+
+def _checked(answer: HttpAnswer, hidden: Collection[str]) -> CheckOutcome:
+    try:
+        found = read_messages(answer.body)
+    except UnreadableXmlError as error:
+        return Unknown(_fault(answer, "UnreadableAnswer", f"200, but its body is {error}", hidden, accepted=None))
+    answered_at_s = epoch_of(answer.headers.get("Date", ""))
+    return Checked(tuple(_half(one, answered_at_s) for one in found.messages), found.damaged)
+
+
+def _half(one: Delivery, answered_at_s: float | None) -> Half:
+    return Half(
+        message_id=one.message_id,
+        receipt_handle=one.receipt_handle,
+        body=one.body,
+        tag=one.tag,
+        properties=one.properties,
+        published_at_s=one.published_at_ms / 1000,
+        offered_again_at_s=one.next_consume_at_ms / 1000,
+        answered_at_s=answered_at_s,
+    )
+
+
+def _refused_handle(answer: HttpAnswer, hidden: Collection[str]) -> Fault | None:
+    """Why the one handle was not ended, where the answer says so."""
+    if answer.status != _NOT_FOUND:
+        return None
+    try:
+        code, said = next((one.code, one.message) for one in read_handle_errors(answer.body))
+    except UnreadableXmlError:
+        error = _error_in(answer)
+        if error is None or error.code not in _NOTHING_THERE:
+            return None
+        code, said = error.code, error.message
+    shown = code if _CODE.fullmatch(code) and printable(code, hidden) == code else "NotFound"
+    text = printable(said, hidden) or "the receipt handle had no effect"
+    return _fault(answer, shown, text, hidden, accepted=False)
+
+
+def _not_done(answer: HttpAnswer, now: float, hidden: Collection[str]) -> Paused | Unknown:
+    outcome = _failed(answer, "", now, hidden)
+    match outcome:
+        case Paused() | Unknown():
+            return outcome
+        case Refused(fault=fault):
+            return Paused(fault)
+        case _:
+            return Unknown(_fault(answer, f"Http{answer.status}", "no answer to this operation", hidden, accepted=None))
+
+
 def epoch_of(date: str) -> float | None:
     """Seconds since 1970 of an HTTP date, None where it is not one."""
     try:
@@ -56,7 +156,8 @@ def _created(answer: HttpAnswer, body: str, hidden: Collection[str]) -> Outcome:
     ours = md5(body.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
     if published.body_md5.lower() != ours:
         text = f"the broker took {published.message_id} with another body than ours: its MD5 differs"
-        return Refused(_fault(answer, "BodyMismatch", text, hidden, accepted=True))
+        mismatch = _fault(answer, "BodyMismatch", text, hidden, accepted=True)
+        return Refused(mismatch, published.receipt_handle)
     return Sent(published.message_id, published.receipt_handle)
 
 

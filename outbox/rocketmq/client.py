@@ -6,15 +6,15 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Final
+from typing import Final, Literal
 
 from outbox.errors import MessageError
-from outbox.outcomes import Fault, Outcome, Refused
-from outbox.rocketmq.answers import epoch_of, outcome_of
+from outbox.outcomes import CheckOutcome, EndOutcome, Fault, Outcome, Paused, Refused
+from outbox.rocketmq.answers import check_outcome_of, end_outcome_of, epoch_of, outcome_of
 from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.signature import MQ_VERSION, authorization, signature
 from outbox.rocketmq.transport import HttpAnswer, HttpRequest, NoAnswer, Transport
-from outbox.rocketmq.wire import publish_xml
+from outbox.rocketmq.wire import publish_xml, receipt_handles_xml
 from outbox.settings import Destination
 
 __all__ = ["Client"]
@@ -95,21 +95,88 @@ class Client:
         """
         if not _TOPIC.fullmatch(topic):
             raise MessageError("topic", "must be 1–64 of A–Z a–z 0–9 _ -")
-        xml = publish_xml(body, tag, properties)
+        return self._request("POST", topic, (), publish_xml(body, tag, properties), deadline_s)
+
+    def post_half(
+        self, topic: str, body: str, tag: str | None, properties: str, *, replay: int, origin: str, deadline_s: float
+    ) -> Outcome:
+        """Publish one half message, once; `Sent` brings the receipt handle that it is ended with.
+
+        Args:
+            topic: as for `publish`, and so ``body`` and ``tag``.
+            body: the text.
+            tag: None for none.
+            properties: as the row holds them, ``__TransCheckT`` among them.
+            replay: how often the row was replayed.
+            origin: the database's.
+            deadline_s: seconds for all of it.
+        """
+        whole = f"{properties}outbox_replay:{replay}|outbox_origin:{origin}|"
+        return self.publish(topic, body, tag, whole, deadline_s=deadline_s)
+
+    def end(
+        self, topic: str, receipt_handle: str, how: Literal["commit", "rollback"], *, deadline_s: float
+    ) -> EndOutcome:
+        """Commit or roll back one half message, once: a commit is not idempotent, so nothing here repeats it.
+
+        Args:
+            topic: where the half message is.
+            receipt_handle: from its publish or from an offer.
+            how: which.
+            deadline_s: seconds for all of it.
+        """
+        if not _TOPIC.fullmatch(topic):
+            return Paused(Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -"))
+        xml = receipt_handles_xml([receipt_handle])
+        answer = self._transport.send(self._request("DELETE", topic, (("trans", how),), xml, deadline_s))
+        now = self._note(answer)
+        return end_outcome_of(answer, now=now, hidden=(*self._keyring.secrets(), receipt_handle))
+
+    def check(self, topic: str, limit: int, wait_s: int, *, deadline_s: float) -> CheckOutcome:
+        """Ask which half messages of the topic are to be checked.
+
+        Args:
+            topic: which.
+            limit: half messages at most, 1 to 16.
+            wait_s: seconds that the broker may wait for one, 0 to 30; 0 does not wait.
+            deadline_s: seconds for all of it, the wait included.
+        """
+        if not _TOPIC.fullmatch(topic):
+            return Paused(Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -"))
+        wait = (("waitseconds", str(wait_s)),) if wait_s else ()
+        query = (("numOfMessages", str(limit)), *wait, ("trans", "pop"))
+        answer = self._transport.send(self._request("GET", topic, query, b"", deadline_s))
+        now = self._note(answer)
+        return check_outcome_of(answer, now=now, hidden=self._keyring.secrets())
+
+    @property
+    def group_id(self) -> str:
+        """The group that half messages are ended and checked in; empty where the destination has none."""
+        return self._keyring.current(self._wall_clock()).group_id
+
+    def _request(
+        self, method: str, topic: str, query: tuple[tuple[str, str], ...], xml: bytes, deadline_s: float
+    ) -> HttpRequest:
         now = self._wall_clock()
         destination = self._keyring.current(now)
-        query = f"?ns={destination.instance_id}" if destination.instance_id else ""
-        target = f"/topics/{topic}/messages{query}"
-        return HttpRequest("POST", target, self._signed(destination, "POST", target, xml, now), xml, deadline_s)
+        consumer = [("consumer", destination.group_id)] if query else []
+        namespace = [("ns", destination.instance_id)] if destination.instance_id else []
+        given = "&".join(f"{name}={value}" for name, value in (*consumer, *namespace, *query))
+        target = f"/topics/{topic}/messages{'?' if given else ''}{given}"
+        return HttpRequest(method, target, self._signed(destination, method, target, xml, now), xml, deadline_s)
 
-    def outcome_of(self, answer: HttpAnswer | NoAnswer, body: str) -> Outcome:
-        """What the answer means for the message whose text was ``body``."""
+    def _note(self, answer: HttpAnswer | NoAnswer) -> float:
+        """Learn what any answer tells, and return the time it was learnt."""
         now = self._wall_clock()
         if isinstance(answer, HttpAnswer):
             self._note_clock(answer.headers.get("Date", ""), now)
             if answer.status == HTTPStatus.FORBIDDEN:
                 self._keyring.refused()
-        return outcome_of(answer, body, now=now, hidden=self._keyring.secrets())
+        return now
+
+    def outcome_of(self, answer: HttpAnswer | NoAnswer, body: str) -> Outcome:
+        """What the answer means for the message whose text was ``body``."""
+        return outcome_of(answer, body, now=self._note(answer), hidden=self._keyring.secrets())
 
     def _signed(self, destination: Destination, method: str, target: str, body: bytes, now: float) -> dict[str, str]:
         date = self._date(now)

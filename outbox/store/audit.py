@@ -22,7 +22,8 @@ def write_audit(
     Args:
         connection: of the transaction that does the deed.
         action: a verb of the glossary.
-        objects: messages or lanes, at least one; ``outbox_id``, ``destination``, ``topic`` and ``keys``, as far as they have them.
+        objects: messages or lanes, at least one; ``outbox_id``, ``destination``, ``topic`` and ``keys``, as far as they
+            have them.
         by: the operator.
         reason: as the operator gave it.
     """

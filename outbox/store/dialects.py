@@ -32,7 +32,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import Alias
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
-from outbox.table import MYSQL, messages
+from outbox.table import MYSQL, exact, messages
 
 __all__ = [
     "MESSAGE_ID_CHARACTERS",
@@ -186,7 +186,9 @@ MESSAGE_ID_CHARACTERS = 128
 _MARK_COLUMNS: dict[str, Any] = {
     "id": BigInteger(),
     "token": String(36),
-    "message_id": String(MESSAGE_ID_CHARACTERS),
+    "message_id": exact(MESSAGE_ID_CHARACTERS),
+    "replays": BigInteger(),
+    "age_s": Double(),
     "delay_s": Double(),
     "charge": SmallInteger(),
     "unknown": SmallInteger(),

@@ -32,6 +32,7 @@ from sqlalchemy import (
 
 from outbox.errors import OperationError
 from outbox.states import State
+from outbox.store import checks
 from outbox.store.conditions import ordered, row_id, state_is, unordered
 from outbox.store.database import Database
 from outbox.table import Instant, attempts, audit, db_now, messages, pauses
@@ -45,6 +46,8 @@ _LEASE = frozenset({"lease_until", "lease_token"})
 def status(database: Database) -> dict[str, Any]:
     """Everything that ``outbox status --json`` shows: `counts`, and under their names the three functions below.
 
+    And under ``half_messages`` the topics that have any, see `outbox.store.checks.progress`.
+
     Raises:
         DatabaseError: see `Database.run`.
     """
@@ -52,6 +55,7 @@ def status(database: Database) -> dict[str, Any]:
         **counts(database),
         "oldest_pending_s": oldest_pending_s(database),
         "paused": paused(database),
+        "half_messages": checks.progress(database),
         "schema_version": schema_version(database),
     }
 

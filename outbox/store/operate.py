@@ -129,7 +129,8 @@ def discard(
 
 
 def _fresh(rows: FromClause) -> dict[str, Any]:
-    nothing = dict.fromkeys(("message_id", "posted_at", "sent_at", "confirmed_by"))
+    names = ("message_id", "posted_at", "sent_at", "confirmed_by", "heard_at", "reoffered_at")
+    nothing = dict.fromkeys(names)
     counts = {"attempts": 0, "crashes": 0, "replays": rows.c.replays + 1}
     return {"state": State.PENDING.value, "available_at": db_now(), **counts, **nothing}
 

@@ -95,7 +95,7 @@ def test_install_routes_behind_the_applications_own(kind, when):
         app.finalize()
     install(app, Settings())
 
-    assert ["outbox", "outbox"] == [queue_for(app, name) for name in ("outbox.relay", "outbox.purge")]
+    assert ["outbox"] * 3 == [queue_for(app, name) for name in ("outbox.relay", "outbox.check", "outbox.purge")]
     assert ("shop" if ROUTES[kind] else "celery") == queue_for(app, "shop.pack")
 
 
@@ -127,6 +127,7 @@ def test_install_ticks_each_sweep_and_purges_hourly():
 
     expected = {
         "outbox.relay": {"task": "outbox.relay", "schedule": 7.0, "options": {"expires": 7.0}},
+        "outbox.check": {"task": "outbox.check", "schedule": 5.0, "options": {"expires": 5.0}},
         "outbox.purge": {"task": "outbox.purge", "schedule": 3600.0, "options": {"expires": 3600.0}},
     }
     assert expected == app.conf.beat_schedule
@@ -140,7 +141,7 @@ def test_install_leaves_a_users_beat_schedule():
     install(app, Settings())
 
     assert mine == app.conf.beat_schedule["outbox.relay"]
-    assert {"outbox.relay", "outbox.purge", "pack"} == set(app.conf.beat_schedule)
+    assert {"outbox.relay", "outbox.check", "outbox.purge", "pack"} == set(app.conf.beat_schedule)
 
 
 def test_install_works_with_prefixed_settings():
@@ -151,7 +152,7 @@ def test_install_works_with_prefixed_settings():
     install(app, Settings())
 
     assert ["outbox", "shop"] == [queue_for(app, name) for name in ("outbox.relay", "shop.pack")]
-    assert {"outbox.relay", "outbox.purge", "pack"} == set(app.conf.beat_schedule)
+    assert {"outbox.relay", "outbox.check", "outbox.purge", "pack"} == set(app.conf.beat_schedule)
 
 
 def test_install_changes_no_other_setting():
@@ -187,7 +188,7 @@ def test_install_keeps_to_its_application():
     assert not [name for name in other.tasks if name.startswith("outbox.")]
 
 
-@pytest.mark.parametrize("name", ["outbox.relay", "outbox.purge"])
+@pytest.mark.parametrize("name", ["outbox.relay", "outbox.check", "outbox.purge"])
 def test_tasks_are_acknowledged_late_and_keep_no_result(name):
     """A tick that a killed worker held comes back; results are nobody's business; only JSON is sent."""
     app = Celery("shop", set_as_current=False)

@@ -35,6 +35,7 @@ def test_status_of_an_empty_outbox(database):
         "discarded": 0,
         "oldest_pending_s": None,
         "paused": [],
+        "half_messages": [],
         "schema_version": "0001",
     } == status(database)
 

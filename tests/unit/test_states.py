@@ -41,11 +41,12 @@ def test_finished_rows_come_back_by_force_only():
     assert all(one.forced for one in TRANSITIONS if one.source in FINISHED)
 
 
-def test_only_an_operator_leaves_what_waits_for_one():
-    """Failed rows and rows in doubt are left by replay and discard."""
-    waiting = {State.FAILED, State.IN_DOUBT}
+def test_what_waits_for_an_operator_is_left_by_few():
+    """Operators leave both states; a restored database doubts what failed, and a late answer may end the doubt."""
+    verbs = {state: {one.verb for one in TRANSITIONS if one.source == state} for state in (State.FAILED, State.IN_DOUBT)}
 
-    assert {"replay", "discard"} == {one.verb for one in TRANSITIONS if one.source in waiting}
+    assert {"replay", "discard", "quarantine"} == verbs[State.FAILED]
+    assert {"replay", "discard", "confirm"} == verbs[State.IN_DOUBT]
 
 
 def test_every_way_ends_finished_or_pending():

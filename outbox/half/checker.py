@@ -1,0 +1,330 @@
+"""The checker: polls, records, answers, settles.
+
+::
+
+    open mark ─▶ poll ─▶ record every id, close mark ─▶ read rows ─▶ decide ─▶ adopt ─▶ read again, decide again ─▶ end
+
+Each request is made once, with no transaction open, and nothing is asked of a broker while the database is away.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+from uuid import uuid4
+
+from outbox.clock import SYSTEM, Clock
+from outbox.errors import DatabaseError
+from outbox.half.decisions import ALARMING, CANARY, Adopt, Commit, Leave, Offer, Reason, Rollback, decide, offer_of
+from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, NotFound, Outcome, Paused, Sent, Unknown
+from outbox.retry import half_deadline_s
+from outbox.store import checks, halves
+from outbox.store.checks import Heard, Topic
+from outbox.store.database import Database
+from outbox.store.halves import Committed, Election, HalfRow
+
+__all__ = ["CheckConfig", "CheckCounts", "Checker", "HalfClient"]
+
+log = logging.getLogger("outbox")
+
+_CANARY_BODY = "canary"
+_SHORTEST_CHECK_S = 10
+_FORGET_EVERY_S = 3600.0
+_LATE_S = 5.0
+_MOST = 16
+
+
+class HalfClient(Protocol):
+    """What the checker asks of an HTTP client; `outbox.rocketmq.client.Client` is one. Nothing here ever raises."""
+
+    def check(self, topic: str, limit: int, wait_s: int, *, deadline_s: float) -> CheckOutcome:
+        """Ask which half messages are to be checked."""
+
+    def end(
+        self, topic: str, receipt_handle: str, how: Literal["commit", "rollback"], *, deadline_s: float
+    ) -> EndOutcome:
+        """Commit or roll back, once."""
+
+    def post_half(
+        self, topic: str, body: str, tag: str | None, properties: str, *, replay: int, origin: str, deadline_s: float
+    ) -> Outcome:
+        """POST one half message, once."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """The checker's settings, in seconds. All but the first are shortened in tests only.
+
+    Attributes:
+        request_deadline_s: of each request; of a poll, beside its wait.
+        canary_check_s: a canary's transaction check time.
+        quiet_s: for which a row must not have been offered before a canary is posted for it.
+        canary_lost_s: after which a canary that was never offered is given up.
+        idle_s: between two rounds that found nothing.
+    """
+
+    request_deadline_s: float = 10.0
+    canary_check_s: int = 60
+    quiet_s: float = 20.0
+    canary_lost_s: float = 180.0
+    idle_s: float = 1.0
+
+
+@dataclass(slots=True)
+class CheckCounts:
+    """What a checker has done so far, in half messages and rows."""
+
+    polls: int = 0
+    failed_polls: int = 0
+    offered: int = 0
+    adopted: int = 0
+    committed: int = 0
+    rolled_back: int = 0
+    left: int = 0
+    unanswered: int = 0
+    settled: int = 0
+    doubted: int = 0
+    canaries: int = 0
+    alarms: dict[Reason, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A topic, whom to ask about it, and the origin of what is ours there."""
+
+    topic: Topic
+    client: HalfClient
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One half message of an answer: until when there is time to end it, and the handle to do it with."""
+
+    offer: Offer
+    until: float
+    handle: str = field(repr=False)
+
+
+class Checker:
+    """Answers the broker's checks of half messages, and settles what it no longer asks about.
+
+    Args:
+        database: the outbox's.
+        clients: by name of destination.
+        origin: the origin that a destination's half messages have; may raise `ConfigError`.
+        config: limits.
+        clock: time, and the wait between rounds.
+        name: of this checker's marks; no other may use it at the same time.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clients: Mapping[str, HalfClient],
+        origin: Callable[[str], str],
+        config: CheckConfig | None = None,
+        clock: Clock = SYSTEM,
+        *,
+        name: str | None = None,
+    ) -> None:
+        self.counts = CheckCounts()
+        self._database = database
+        self._clients = clients
+        self._origin = origin
+        self._config = config or CheckConfig()
+        self._clock = clock
+        self._name = name or str(uuid4())
+        self._stopping = False
+        self._enough: Callable[[], bool] = lambda: False
+        self._tended_at: float | None = None
+
+    def run(self, until: Callable[[], bool] = lambda: False, enough: Callable[[], bool] = lambda: False) -> CheckCounts:
+        """Go round until `stop` is called, or ``until`` says so after a round, or ``enough`` between two polls.
+
+        Raises:
+            ConfigError: the origin of a destination is not this process's to use.
+        """
+        self._enough = enough
+        while not self._is_over():
+            found = self.round()
+            if until():
+                break
+            if not found and not self._stopping:
+                self._clock.sleep(self._config.idle_s)
+        return self.counts
+
+    def stop(self) -> None:
+        """End after the poll at hand. Safe in a signal handler."""
+        self._stopping = True
+
+    def _is_over(self) -> bool:
+        return self._stopping or self._enough()
+
+    def round(self) -> int:
+        """Poll every topic until it has nothing more to check, then settle; returns how many were offered.
+
+        Raises:
+            ConfigError: as for `run`.
+        """
+        offered = 0
+        try:
+            for topic in checks.topics(self._database):
+                offered += self._visit(topic)
+            self._doubt()
+        except DatabaseError as error:
+            # Nothing more is asked of the broker: each offer that cannot be answered makes its message later.
+            log.warning("outbox.check_failed", extra={"error": str(error)})
+        return offered
+
+    def _visit(self, topic: Topic) -> int:
+        client = self._clients.get(topic.destination)
+        if client is None:
+            log.warning("outbox.check_skipped", extra={"destination": topic.destination, "topic": topic.topic})
+            return 0
+        place, offered = _Place(topic, client, self._origin(topic.destination)), 0
+        while not self._is_over() and (found := self._poll(place)):
+            offered += found
+            if found < _MOST:
+                break
+        self._tend(place)
+        return offered
+
+    # --- one poll
+
+    def _poll(self, place: _Place) -> int:
+        """Ask once, and answer what was offered; returns how many half messages were."""
+        deadline_s, topic = self._config.request_deadline_s, place.topic
+        checks.open_poll(self._database, self._name, topic, for_s=deadline_s + 2 * _LATE_S)
+        self.counts.polls += 1
+        # It does not wait: an open mark holds up every other checker's proof, should this process be killed.
+        outcome = place.client.check(topic.topic, _MOST, 0, deadline_s=deadline_s)
+        until = self._clock.monotonic() + _LATE_S
+        match outcome:
+            case Checked(halves=found, damaged=damaged):
+                offers = [(offer_of(one, topic.destination, topic.topic), one.receipt_handle) for one in found]
+                asked = [_Asked(offer, until, handle) for offer, handle in offers]
+                self._answer(place, asked, whole=not damaged)
+                return len(asked)
+            case Paused(fault=fault) | Unknown(fault=fault):
+                self.counts.failed_polls += 1
+                log.warning("outbox.poll_failed", extra={"topic": topic.topic, "code": fault.code})
+                checks.fail_poll(self._database, self._name, topic)
+                return 0
+
+    def _answer(self, place: _Place, asked: Sequence[_Asked], *, whole: bool) -> None:
+        heard = [Heard(one.offer.outbox_id, one.offer.message_id) for one in asked]
+        checks.close_poll(self._database, self._name, place.topic, heard, whole=whole)
+        self.counts.offered += len(asked)
+        rows = self._rows(asked)
+        if self._adopt(place, asked, rows):
+            rows = self._rows(asked)
+        committed: list[Committed] = []
+        try:
+            for one in asked:
+                row = rows.get(one.offer.outbox_id)
+                if self._end(place, one, row) and row is not None:
+                    committed.append(Committed(row.id, one.offer.message_id))
+        finally:
+            halves.confirm(self._database, committed)
+
+    def _rows(self, asked: Sequence[_Asked]) -> Mapping[str, HalfRow]:
+        return halves.rows_of(self._database, [one.offer.outbox_id for one in asked])
+
+    def _adopt(self, place: _Place, asked: Sequence[_Asked], rows: Mapping[str, HalfRow]) -> bool:
+        """Elect what is undecided; of two half messages of one row the first wins. Whether there was any."""
+        elections: dict[int, Election] = {}
+        for one in asked:
+            row, age_s = rows.get(one.offer.outbox_id), one.offer.age_s
+            if row is not None and age_s is not None and isinstance(decide(row, one.offer, place.origin), Adopt):
+                elections.setdefault(row.id, Election(row.id, row.replays, one.offer.message_id, age_s))
+        halves.elect(self._database, list(elections.values()))
+        self.counts.adopted += len(elections)
+        return bool(elections)
+
+    def _end(self, place: _Place, one: _Asked, row: HalfRow | None) -> bool:
+        """Answer one half message; whether the broker confirmed its commit."""
+        if self._clock.monotonic() > one.until:
+            # The handle may not be good for long enough; the next offer brings another.
+            self.counts.left += 1
+            return False
+        match decide(row, one.offer, place.origin):
+            case Commit():
+                is_committed = self._send(place, one, "commit")
+                self.counts.committed += is_committed
+                return is_committed
+            case Rollback():
+                self.counts.rolled_back += self._send(place, one, "rollback")
+            case Adopt():
+                # Another half message of its row was adopted in the same answer, or none after all.
+                self.counts.left += 1
+            case Leave(reason=reason):
+                self.counts.left += 1
+                self._alarm(reason, one.offer)
+        return False
+
+    def _send(self, place: _Place, one: _Asked, how: Literal["commit", "rollback"]) -> bool:
+        offer = one.offer
+        deadline_s = half_deadline_s(self._config.request_deadline_s, offer.check_s or _SHORTEST_CHECK_S)
+        outcome = place.client.end(offer.topic, one.handle, how, deadline_s=deadline_s)
+        self._note(outcome, how, offer)
+        return isinstance(outcome, Ended)
+
+    def _note(self, outcome: EndOutcome, how: str, offer: Offer) -> None:
+        extra = {"outbox_id": offer.outbox_id, "message_id": offer.message_id, "how": how}
+        match outcome:
+            case Ended():
+                log.info("outbox.ended", extra=extra)
+            case NotFound(fault=fault) | Paused(fault=fault) | Unknown(fault=fault):
+                self.counts.unanswered += 1
+                log.warning("outbox.not_ended", extra=extra | {"code": fault.code})
+
+    def _alarm(self, reason: Reason, offer: Offer) -> None:
+        if reason in ALARMING:
+            self.counts.alarms[reason] = self.counts.alarms.get(reason, 0) + 1
+            extra = {"reason": reason, "outbox_id": offer.outbox_id[:36], "message_id": offer.message_id}
+            log.error("outbox.half_left", extra=extra)
+
+    # --- silence
+
+    def _tend(self, place: _Place) -> None:
+        """Settle what silence has proven; post a canary where rows wait for one."""
+        config, topic = self._config, place.topic
+        settled = checks.settle(self._database, topic)
+        if settled:
+            self.counts.settled += settled
+            log.info("outbox.settled", extra={"topic": topic.topic, "rows": settled})
+        lost_s = config.canary_lost_s + config.canary_check_s
+        canary = checks.plan_canary(self._database, topic, quiet_s=config.quiet_s, lost_s=lost_s)
+        if canary is not None:
+            self._post_canary(place, canary)
+
+    def _post_canary(self, place: _Place, canary: str) -> None:
+        config, topic = self._config, place.topic
+        properties = f"__TransCheckT:{config.canary_check_s}|{CANARY}:1|outbox_id:{canary}|"
+        outcome = place.client.post_half(
+            topic.topic,
+            _CANARY_BODY,
+            None,
+            properties,
+            replay=0,
+            origin=place.origin,
+            deadline_s=half_deadline_s(config.request_deadline_s, config.canary_check_s),
+        )
+        self.counts.canaries += 1
+        match outcome:
+            case Sent() | Unknown():
+                log.info("outbox.canary_posted", extra={"topic": topic.topic})
+            case _:
+                log.warning("outbox.canary_refused", extra={"topic": topic.topic, "code": outcome.fault.code})
+                checks.drop_canary(self._database, topic, canary)
+
+    def _doubt(self) -> None:
+        doubted = halves.doubt(self._database)
+        if doubted:
+            self.counts.doubted += doubted
+            log.error("outbox.in_doubt", extra={"rows": doubted})
+        now = self._clock.monotonic()
+        if self._tended_at is None or now - self._tended_at > _FORGET_EVERY_S:
+            self._tended_at = now
+            checks.forget_checkers(self._database)

@@ -1,0 +1,144 @@
+"""Relays and checkers that a test can kill, and the ledger of half messages held against the table."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+
+from outbox.table import messages
+
+# As the nursery of relays; the line says what to fork. Windows are shortened here, and nowhere but in tests.
+_NURSERY = """
+import os, signal, sys
+from outbox.half import CheckConfig
+from outbox.relay import Forever
+from outbox.settings import Settings
+from outbox.wiring import Runtime
+
+SHORT = CheckConfig(request_deadline_s=1.0, canary_check_s=10, quiet_s=3.0, canary_lost_s=20.0, idle_s=0.2)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        runtime = Runtime(Settings.from_env())
+        working = runtime.relay() if line.strip() == "relay" else runtime.checker(SHORT)
+        signal.signal(signal.SIGTERM, lambda *_: working.stop())
+        working.run(Forever()) if line.strip() == "relay" else working.run()
+        os._exit(0)
+    print(pid, flush=True)
+"""
+
+
+class Nursery:
+    """Forks relays and checkers that are warm from the start."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.kinds: dict[int, str] = {}
+
+    def start(self, kind: str) -> int:
+        """The process id of a new ``relay`` or ``check``."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(kind, file=self._process.stdin, flush=True)
+        pid = int(self._process.stdout.readline())
+        self.kinds[pid] = kind
+        return pid
+
+    def kill(self, pid: int) -> str:
+        """End it where it stands; what it was."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return self.kinds.pop(pid)
+
+
+@contextmanager
+def nursery(environment: dict[str, str]) -> Iterator[Nursery]:
+    """A nursery; whatever it started is killed in the end."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", _NURSERY], text=True, env=environment, **pipes) as process:
+        warm = Nursery(process)
+        try:
+            yield warm
+        finally:
+            for pid in list(warm.kinds):
+                warm.kill(pid)
+            process.kill()
+
+
+def cold(environment: dict[str, str], command: str) -> subprocess.Popen[str]:
+    """``outbox relay`` or ``outbox check`` as a person starts it."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-m", "outbox.cli", command], env=environment, text=True, **silent)
+
+
+def states(engine: Engine) -> dict[str, int]:
+    """How many rows are in each state."""
+    with engine.connect() as connection:
+        return dict(connection.execute(select(messages.c.state, func.count()).group_by(messages.c.state)).all())
+
+
+def until_sent(engine: Engine, advance: Any, within_s: float) -> bool:
+    """Let the broker's time pass four times as fast until every row is sent; whether that came in time."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if set(states(engine)) == {"sent"}:
+            return True
+        time.sleep(0.5)
+        advance(1.5)
+    return False
+
+
+@dataclass
+class Findings:
+    """What the promise for half messages says, and where it was broken.
+
+    Attributes:
+        by: how the rows that are ``sent`` were confirmed.
+        halves: half messages that the broker took.
+    """
+
+    rows: int = 0
+    unfinished: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
+    ghosts: list[str] = field(default_factory=list)
+    by: dict[str, int] = field(default_factory=dict)
+    halves: int = 0
+
+    def kept(self) -> bool:
+        """Whether every row is sent, and exactly one message of it was ever visible, which is the one it names."""
+        return not any((self.unfinished, self.lost, self.twice, self.other, self.altered, self.ghosts))
+
+
+def compare(engine: Engine, ledger: list[dict[str, Any]]) -> Findings:
+    """Hold what the broker shows against what the table says of it."""
+    with engine.connect() as connection:
+        rows = {row.outbox_id: row for row in connection.execute(select(messages))}
+    visible = [one for one in ledger if one["visible"]]
+    times = Counter[str]()
+    for one in visible:
+        times[one["properties"]["outbox_id"]] += one["visible"]
+    shown = {one["message_id"]: one for one in visible}
+    found = Findings(rows=len(rows), halves=len(ledger), ghosts=[one for one in times if one not in rows])
+    for outbox_id, row in rows.items():
+        if row.state != "sent":
+            found.unfinished.append(outbox_id)
+        if times[outbox_id] != 1:
+            (found.twice if times[outbox_id] else found.lost).append(outbox_id)
+        elif row.message_id not in shown:
+            found.other.append(outbox_id)
+        elif shown[row.message_id]["body"] != row.body:
+            found.altered.append(outbox_id)
+    found.by = dict(Counter(row.confirmed_by for row in rows.values()))
+    return found

@@ -1,0 +1,56 @@
+"""Relays and checkers of half messages killed at random instants, while every answer may be lost, before or after."""
+
+import random
+import time
+
+import pytest
+
+from outbox import Message
+from tests.emulator_process import emulator_process
+from tests.reliability.checkers import cold, compare, nursery, until_sent
+from tests.reliability.relays import KEYS, settings, write
+
+ROWS = 2000
+WARM_KILLS = 50
+COLD_KILLS = 10
+LOST = ("accept_then_drop", "accept_then_500", "drop_before")
+FAULTS = [
+    *({"fault": name, "op": op, "rate": 0.03, "seed": 7} for name in LOST for op in ("publish", "check", "rollback")),
+    *({"fault": name, "rate": 0.03, "seed": 7} for name in ("lost_commit", "commit_dropped_before")),
+    {"fault": "accept_then_500", "op": "commit", "rate": 0.03, "seed": 7},
+    # Whoever sends a commit twice on a handle that is still valid is found out.
+    {"fault": "hostile", "rate": 1.0},
+    *({"fault": "slow", "op": op, "rate": 1.0, "seconds": 0.01} for op in ("publish", "commit")),
+]
+
+
+@pytest.mark.timeout(300)
+def test_kill_commits_one_half_message_of_each_row(engine, migrated_url):
+    """Whatever instant a relay or a checker dies at, whichever answers are lost: every row sent, each visible once."""
+    write(engine, [Message("orders", {"n": n}, transaction_check_s=10) for n in range(ROWS)])
+    chance = random.Random(7)
+    with emulator_process(keys=KEYS) as emulator:
+        emulator.faults(*FAULTS)
+        environment = settings(
+            migrated_url, emulator.url, OUTBOX_BATCH_SIZE=50, OUTBOX_MAX_ATTEMPTS=1000, OUTBOX_GROUP_ID="GID_orders"
+        )
+        with nursery(environment) as warm:
+            for kind in ("relay", "relay", "relay", "check", "check"):
+                warm.start(kind)
+            for _ in range(WARM_KILLS):
+                time.sleep(chance.uniform(0.05, 0.35))
+                emulator.advance(chance.uniform(0.0, 1.0))
+                warm.start(warm.kill(chance.choice(list(warm.kinds))))
+            for number in range(COLD_KILLS):
+                with cold(environment, ("relay", "check")[number % 2]) as process:
+                    time.sleep(chance.uniform(0.7, 1.3))
+                    emulator.advance(1.0)
+                    process.kill()
+            in_time = until_sent(engine, emulator.advance, within_s=120)
+        found = compare(engine, emulator.ledger()["messages"])
+
+    assert in_time, found
+    assert found.kept(), found
+    assert found.rows == ROWS
+    assert found.halves > ROWS, "faults must have cost half messages, or this shows nothing"
+    assert set(found.by) == {"answer", "silence"}, "both ways of being sent must have been met"
