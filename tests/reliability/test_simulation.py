@@ -12,7 +12,7 @@ from tests.reliability.sim_naive import HALVES, NORMAL, switched
 
 _SHARDS = 4
 #: Of each kind.
-_SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "1000"))
+_SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "400"))
 #: Within so many each naive design must be caught.
 _ENOUGH = 2000
 
