@@ -43,7 +43,7 @@ def test_finished_rows_come_back_by_force_only():
 
 def test_what_waits_for_an_operator_is_left_by_few():
     """Operators leave both states; a restored database doubts what failed, and a late answer may end the doubt."""
-    verbs = {state: {one.verb for one in TRANSITIONS if one.source == state} for state in (State.FAILED, State.IN_DOUBT)}
+    verbs = {state: {one.verb for one in TRANSITIONS if one.source == state} for state in State}
 
     assert {"replay", "discard", "quarantine"} == verbs[State.FAILED]
     assert {"replay", "discard", "confirm"} == verbs[State.IN_DOUBT]
