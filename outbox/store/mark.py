@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, Update, and_, select, update
+from sqlalchemy import Connection, Select, Update, and_, delete, select, update
 
 from outbox.outcomes import Fault
 from outbox.states import State
@@ -18,7 +18,7 @@ from outbox.store.conditions import state_is
 from outbox.store.database import Database, one_line
 from outbox.store.dialects import MESSAGE_ID_CHARACTERS, Marked, by_id, deletion, has_id, marked
 from outbox.store.history import CODE_CHARACTERS, TEXT_CHARACTERS, add_history
-from outbox.table import db_after, db_now
+from outbox.table import attempts, db_after, db_now
 
 __all__ = ["Mark", "MarkFailed", "MarkRetry", "MarkSent", "Release", "mark"]
 
@@ -118,6 +118,7 @@ def _update(connection: Connection, marks: Sequence[Mark], statement: Callable[[
 
 def _delete(connection: Connection, marks: Sequence[Mark]) -> set[int]:
     ids = {one.id for one in _held(connection, marks)}
+    connection.execute(delete(attempts).where(attempts.c.message_row_id.in_(ids)))
     connection.execute(*deletion(ids, connection.dialect.name))
     return ids
 

@@ -76,6 +76,17 @@ def test_mark_sent_without_keeping(engine, database):
     assert {kept: "pending"} == states(engine)
 
 
+def test_mark_sent_without_keeping_takes_the_history_along(engine, database, claimed):
+    """No purge would find the history of a row that is gone."""
+    mark(database, [MarkRetry(claimed.id, claimed.lease_token, 0.0, TIMEOUT, charge=True, unknown=True)])
+    (again,) = take(database)
+
+    mark(database, [MarkSent(again.id, again.lease_token, "M")], keep_sent=False)
+
+    assert {} == states(engine)
+    assert [] == history(engine, claimed.id)
+
+
 def test_mark_sent_for_good_without_a_keeper(engine, database, claimed):
     """With every lease lost, nothing is deleted."""
     lost = mark(database, [MarkSent(claimed.id, "stale", "M")], keep_sent=False)
