@@ -6,7 +6,7 @@ A service that does not answer skips its tests, with one line at the end that na
 import ipaddress
 import os
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 import hypothesis
@@ -113,15 +113,40 @@ def template(tmp_path_factory):
         yield migrated
 
 
+@pytest.fixture(scope="session")
+def migrated_databases(template, tmp_path_factory):
+    """A function from a kind of server to a context with a migrated database, which is wiped after and used again.
+
+    To make and drop one for each test would take longer than all of the tests.
+    """
+    spare = {kind: [] for kind in services.SERVICES}
+    with ExitStack() as stack:
+
+        @contextmanager
+        def lend(kind):
+            if not spare[kind]:
+                directory = tmp_path_factory.mktemp(kind)
+                spare[kind].append(stack.enter_context(services.fresh_database(kind, directory, template(kind))))
+            url = spare[kind].pop()
+            yield url
+            if services.wipe(kind, url):
+                spare[kind].append(url)
+
+        yield lend
+
+
 @pytest.fixture
 def make_database(need, request, tmp_path):
-    """A function `(kind, migrated=False)` to the URL, a str, of a fresh database that is dropped after the test."""
+    """A function `(kind, migrated=False)` to the URL, a str, of a database that nobody else uses during the test."""
     with ExitStack() as stack:
 
         def make(kind, *, migrated=False):
             need(kind)
-            source = request.getfixturevalue("template")(kind) if migrated else None
-            url = stack.enter_context(services.fresh_database(kind, tmp_path, source))
+            if migrated and kind != "sqlite":
+                url = stack.enter_context(request.getfixturevalue("migrated_databases")(kind))
+            else:
+                source = request.getfixturevalue("template")(kind) if migrated else None
+                url = stack.enter_context(services.fresh_database(kind, tmp_path, source))
             return url.render_as_string(hide_password=False)
 
         yield make

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import amqp
 import redis
-from sqlalchemy import URL, Connection, create_engine, make_url, text
+from sqlalchemy import URL, Connection, create_engine, inspect, make_url, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
+
+from outbox.migrate import VERSION_TABLE, head
+from outbox.table import metadata
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 BROKERS = ("rabbitmq", "redis")
@@ -54,6 +57,51 @@ def fresh_database(kind: str, directory: Path, template: URL | None = None) -> I
         yield url
     finally:
         drop(url)
+
+
+def wipe(kind: str, url: URL) -> bool:
+    """Empty a migrated database and end whatever still uses it; False where a test has changed its schema.
+
+    Ids begin at 1 again.
+    """
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        end_sessions, empty = _WIPERS[kind]
+        end_sessions(connection)
+        if not _is_as_migrated(connection):
+            return False
+        empty(connection, sorted(metadata.tables))
+    return True
+
+
+def _is_as_migrated(connection: Connection) -> bool:
+    found = inspect(connection)
+    foreign = set(found.get_schema_names()) - {"public", "information_schema"} if found.dialect.name != "mysql" else ()
+    if foreign or set(found.get_table_names()) != {*metadata.tables, VERSION_TABLE}:
+        return False
+    return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) == head()
+
+
+def _end_postgresql_sessions(connection: Connection) -> None:
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+
+
+def _end_mariadb_sessions(connection: Connection) -> None:
+    others = text("SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()")
+    for session in connection.scalars(others).all():
+        with suppress(OperationalError):  # it may have ended by itself
+            connection.execute(text(f"KILL {session}"))
+
+
+def _empty_postgresql(connection: Connection, tables: list[str]) -> None:
+    connection.exec_driver_sql(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
+    connection.exec_driver_sql("SELECT pg_stat_reset()")
+
+
+def _empty_mariadb(connection: Connection, tables: list[str]) -> None:
+    for table in tables:
+        connection.exec_driver_sql(f"TRUNCATE TABLE {table}")
 
 
 @contextmanager
@@ -201,5 +249,9 @@ _DATABASE_MAKERS = {
     "sqlite": (_create_sqlite, _drop_sqlite),
     "postgresql": (_create_postgresql, _drop_postgresql),
     "mariadb": (_create_mariadb, _drop_mariadb),
+}
+_WIPERS = {
+    "postgresql": (_end_postgresql_sessions, _empty_postgresql),
+    "mariadb": (_end_mariadb_sessions, _empty_mariadb),
 }
 _BROKER_MAKERS = {"rabbitmq": _rabbitmq_virtual_host, "redis": _redis_number}
