@@ -197,7 +197,6 @@ def test_argument_that_is_not_utf_8_is_told(outbox, run):
 DEEDS = {
     "no": ("n\n", 1, "failed"),
     "nothing": ("\n", 1, "failed"),
-    "Ctrl-C": ("\x03", 130, "failed"),
     "yes": ("y\n", 0, "pending"),
 }
 
