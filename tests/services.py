@@ -97,6 +97,7 @@ def _end_mariadb_sessions(connection: Connection) -> None:
 def _empty_postgresql(connection: Connection, tables: list[str]) -> None:
     connection.exec_driver_sql(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
     connection.exec_driver_sql("SELECT pg_stat_reset()")
+    connection.exec_driver_sql(f"ALTER DATABASE {connection.engine.url.database} RESET ALL")
 
 
 def _empty_mariadb(connection: Connection, tables: list[str]) -> None:

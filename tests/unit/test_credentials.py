@@ -197,7 +197,7 @@ def test_ask_for_keys_that_ended_before_their_first_use():
 
 def test_hide_the_secrets_of_now_and_before(caplog):
     """An answer to the last request that was signed with the old keys may echo them."""
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="outbox")
     source = iter([keys(1), keys(1), keys(2, security_token=SecretStr("TOKEN-2"))])
     keyring = Keyring(lambda: next(source))
     keyring.current(NOW)
