@@ -59,12 +59,13 @@ clean: ## Remove everything that make created
 	@rm -rf .venv tests/interop/node_modules .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps: .venv/run holds what the product needs, .venv/dev what its tests and checks need besides.
+# The stamps: .venv/run holds what the product needs, .venv/dev what its tests and checks need besides. The list is whole,
+# so nothing is resolved again (pip would look for a newer coverage, since pytest-cov asks for coverage[toml], and fail).
 .venv/%: requirements/%.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python"; exit 1; }
 	@echo "Installing $< into .venv with $(if $(UV),uv,pip (some 20 seconds))"
 	@$(VENV)
-	@$(INSTALL) --require-hashes --requirement $<
+	@$(INSTALL) --require-hashes --no-deps --requirement $<
 	@$(INSTALL) --no-build-isolation --no-deps --editable .
 	@$(if $(filter dev,$*),$(NODE_SDK))
 	@touch $@

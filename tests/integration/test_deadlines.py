@@ -77,7 +77,8 @@ def test_deadline_that_has_passed_sends_nothing(connect):
 
 def test_deadlines_of_many_threads_keep_their_order(connect):
     """Sixteen requests that are never answered end each by its own deadline."""
-    deadlines = [0.2 + 0.05 * turn for turn in range(16)]
+    # Long enough that sixteen threads can connect on a busy machine.
+    deadlines = [1.0 + 0.05 * turn for turn in range(16)]
     random.Random(1).shuffle(deadlines)
     with Server(lambda c: c.wait_for_client_to_leave()) as server:
         client = connect(server, pool_size=16)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from kombu import Connection
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy.pool import NullPool
 
 from tests import services
 from tests.conftest import OutsideLoopbackError
@@ -83,6 +84,19 @@ def test_copy_of_a_template_holds_its_rows(engine):
 
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM outbox_alembic_version")).one()
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql", "mariadb"])
+def test_database_that_a_test_has_altered_is_not_lent_again(migrated_url, database_kind):
+    """A column renamed by one test would fail every later one on the same database."""
+    url = make_url(migrated_url)
+    wiped = [services.wipe(database_kind, url)]
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE outbox_pauses RENAME COLUMN failures TO setbacks"))
+    wiped.append(services.wipe(database_kind, url))
+
+    assert [True, False] == wiped
 
 
 def test_broker_carries_messages(broker_url):
