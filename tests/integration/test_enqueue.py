@@ -17,7 +17,9 @@ from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session, declarative_base, scoped_session, sessionmaker
 
 from outbox import EnqueueError, Message, enqueue, enqueue_async, prepare_sqlite
+from outbox.enqueue import configure
 from outbox.message import MAX_BODY_BYTES
+from outbox.settings import Settings
 from outbox.table import db_now, messages
 from tests import services
 
@@ -28,7 +30,7 @@ TARGETS = pytest.mark.parametrize("target", ["session", "connection"])
 @pytest.fixture(autouse=True)
 def settings_from_this_test():
     """Settings that one test gives do not reach another."""
-    settings = sys.modules["outbox.enqueue"]._settings
+    settings = sys.modules["outbox.enqueue"]._from_env
     settings.cache_clear()
     yield
     settings.cache_clear()
@@ -724,6 +726,20 @@ def test_enqueue_writes_into_the_schema_of_the_settings(application, engine, sho
 
     assert [alone, alone] == ids[:2]
     assert [alone, ids[2]] == stored(shop, "id")
+    assert [] == stored(engine)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_enqueue_follows_what_its_engine_was_configured_with(application, engine, shop, monkeypatch):
+    """Two applications of one process have settings of their own; the environment is not asked."""
+    monkeypatch.setenv("OUTBOX_TABLE_SCHEMA", "nowhere")
+    configure(application, Settings(table_schema="shop"))
+    derived = application.execution_options(isolation_level="SERIALIZABLE")
+    with application.begin() as connection, Session(derived) as session:
+        ids = enqueue(connection, *some(1)) + enqueue(session, *some(1))
+        session.commit()
+
+    assert ids == stored(shop, "id")
     assert [] == stored(engine)
 
 
