@@ -18,8 +18,10 @@ A half message takes two requests more, or one: it is ended with its receipt han
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 __all__ = [
+    "TOO_LARGE",
     "CheckOutcome",
     "Checked",
     "EndOutcome",
@@ -34,6 +36,9 @@ __all__ = [
     "Sent",
     "Unknown",
 ]
+
+#: The `Fault.code` of an answer that was given up for its size; one that asks for less may have a smaller answer.
+TOO_LARGE: Final = "AnswerTooLarge"
 
 
 @dataclass(frozen=True, slots=True)

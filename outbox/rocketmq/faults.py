@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Iterable, Iterator
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 
-from outbox.outcomes import Fault
+from outbox.outcomes import TOO_LARGE, Fault
 
 __all__ = ["AnswerTooLargeError", "BrokenHeadersError", "ForbiddenAddressError", "fault_of", "printable"]
 
@@ -44,7 +44,7 @@ _CODES_BEFORE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ssl.SSLError,), "TlsFailure"),
 )
 _CODES_AFTER: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    ((AnswerTooLargeError,), "AnswerTooLarge"),
+    ((AnswerTooLargeError,), TOO_LARGE),
     ((TimeoutError,), "Timeout"),
     ((IncompleteRead,), "TruncatedAnswer"),
     ((RemoteDisconnected, ssl.SSLError, ConnectionError), "ConnectionLost"),
