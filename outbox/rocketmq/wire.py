@@ -30,6 +30,8 @@ _NAMESPACE = 'xmlns="http://mq.aliyuncs.com/doc/v1/"'
 _MESSAGE = f"{_DECLARATION}<Message {_NAMESPACE}><MessageBody>"
 _RECEIPT_HANDLES = f"{_DECLARATION}<ReceiptHandles {_NAMESPACE}>"
 _HEX_32 = re.compile(r"[0-9A-Fa-f]{32}")
+# int() takes more than digits, and digits without end become numbers that no float holds.
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,12 @@ def _hex_32(fields: dict[str, str], name: str) -> str:
     return value
 
 
+def _number(fields: dict[str, str], name: str) -> int:
+    if not _NUMBER.fullmatch(fields[name]):
+        raise UnreadableXmlError(f"no <{name}> of 1 to 18 digits")
+    return int(fields[name])
+
+
 def _delivery(fields: dict[str, str]) -> Delivery | None:
     try:
         return Delivery(
@@ -192,9 +200,9 @@ def _delivery(fields: dict[str, str]) -> Delivery | None:
             body=fields["MessageBody"],
             tag=fields.get("MessageTag", ""),
             properties=fields.get("Properties", ""),
-            published_at_ms=int(fields["PublishTime"]),
-            next_consume_at_ms=int(fields["NextConsumeTime"]),
-            consumed_times=int(fields["ConsumedTimes"]),
+            published_at_ms=_number(fields, "PublishTime"),
+            next_consume_at_ms=_number(fields, "NextConsumeTime"),
+            consumed_times=_number(fields, "ConsumedTimes"),
         )
-    except (KeyError, ValueError):
+    except (KeyError, UnreadableXmlError):
         return None

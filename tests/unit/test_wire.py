@@ -221,6 +221,15 @@ def test_read_messages():
     assert "handle-1" not in repr(message)
 
 
+@pytest.mark.parametrize("name", ["PublishTime", "NextConsumeTime", "ConsumedTimes"])
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 19, "1_000", "-5", "+5", " 5", "٥", "1e3", "5.0", ""])  # noqa: RUF001
+def test_read_messages_with_numbers_that_are_none(name, number):
+    """Nothing but up to eighteen ASCII digits: what Python would take for a number may be one that no clock has."""
+    xml = f"<Messages><Message>{delivery(**{name: number})}</Message></Messages>"
+
+    assert ((), 1) == (read_messages(xml.encode()).messages, read_messages(xml.encode()).damaged)
+
+
 def test_read_messages_without_tag_and_properties():
     """Tag and properties may be left out."""
     xml = f"<Messages><Message>{delivery(MessageTag=None, Properties=None)}</Message></Messages>"
