@@ -8,7 +8,7 @@ from requests.structures import CaseInsensitiveDict
 
 from outbox.outcomes import Fault, Paused, Refused, Retry, Sent, Unknown
 from outbox.rocketmq.answers import epoch_of, outcome_of
-from outbox.rocketmq.codes import CODES, STATUSES, rule_for
+from outbox.rocketmq.codes import ANY_OTHER_CODE, ANY_OTHER_STATUS, CODES, STATUSES
 from outbox.rocketmq.transport import HttpAnswer, NoAnswer
 
 BODY = '{"id":7,"name":"Zoë"}'
@@ -122,7 +122,9 @@ CODES_AND_OUTCOMES = [
     ("NeverHeardOf", 409, Retry, NO),
     ("NeverHeardOf", 401, Paused, NO),
     ("NeverHeardOf", 403, Paused, NO),
-    ("NeverHeardOf", 404, Paused, NO),
+    ("NeverHeardOf", 404, Retry, NO),
+    ("NeverHeardOf", 413, Retry, NO),
+    ("NeverHeardOf", 451, Retry, NO),
     ("NeverHeardOf", 407, Paused, NO),
     ("NeverHeardOf", 408, Unknown, PERHAPS),
     ("NeverHeardOf", 429, Paused, NO),
@@ -131,6 +133,13 @@ CODES_AND_OUTCOMES = [
     ("NeverHeardOf", 503, Paused, PERHAPS),
     ("InvalidArgument", 200, Unknown, PERHAPS),
     ("AccessDenied", 302, Paused, PERHAPS),
+    # Whoever fails may have done the work before, and only throttling says that it did not.
+    ("InvalidArgument", 500, Unknown, PERHAPS),
+    ("SignatureDoesNotMatch", 502, Unknown, PERHAPS),
+    ("TopicNotExist", 503, Paused, PERHAPS),
+    ("MessageNotExist", 599, Unknown, PERHAPS),
+    ("QpsLimitExceeded", 500, Paused, NO),
+    ("QpsLimitExceeded", 503, Paused, NO),
 ]
 
 
@@ -194,7 +203,7 @@ def test_an_answer_without_code_goes_by_its_status(status, kind, accepted, body)
 
 def test_rules_agree_on_what_was_accepted():
     """Unknown outcomes have an unknown acceptance; refusals and retries a certain one."""
-    for rule in [*CODES.values(), *STATUSES.values(), rule_for(400, "NeverHeardOf"), rule_for(700, None)]:
+    for rule in [*CODES.values(), *STATUSES.values(), ANY_OTHER_CODE, ANY_OTHER_STATUS]:
         assert (rule.accepted is None) == (rule.outcome is Unknown) or rule.outcome is Paused
 
 
