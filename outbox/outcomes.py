@@ -52,6 +52,7 @@ class Fault:
         http_status: the answer's status, None where no answer was read.
         request_id: the broker's ``x-mq-request-id``, None where none was read.
         accepted: True when the broker certainly took the message, False when it certainly did not, None when unknown.
+        clock_offset_s: where the clocks are at fault, the seconds by which the broker's is ahead of this machine's.
     """
 
     code: str
@@ -59,6 +60,7 @@ class Fault:
     http_status: int | None = None
     request_id: str | None = None
     accepted: bool | None = False
+    clock_offset_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ decided by the tables of `outbox.rocketmq.codes`.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from hashlib import md5
 
 from outbox.outcomes import (
@@ -25,8 +24,9 @@ from outbox.outcomes import (
     Sent,
     Unknown,
 )
-from outbox.rocketmq.codes import AS_ENDING, CHECKS, ENDINGS, rule_for
+from outbox.rocketmq.codes import AS_ENDING, CHECKS, ENDINGS, EXPIRED, rule_for
 from outbox.rocketmq.faults import printable
+from outbox.rocketmq.timing import clock_words, epoch_of
 from outbox.rocketmq.transport import HttpAnswer, NoAnswer
 from outbox.rocketmq.wire import (
     BrokerError,
@@ -38,7 +38,7 @@ from outbox.rocketmq.wire import (
     read_published,
 )
 
-__all__ = ["MAX_RETRY_AFTER_S", "check_outcome_of", "end_outcome_of", "epoch_of", "outcome_of"]
+__all__ = ["MAX_RETRY_AFTER_S", "check_outcome_of", "end_outcome_of", "outcome_of"]
 
 MAX_RETRY_AFTER_S = 60.0
 _OK = 200
@@ -54,7 +54,7 @@ def outcome_of(answer: HttpAnswer | NoAnswer, body: str, *, now: float, hidden: 
     Args:
         answer: what the transport brought back.
         body: the message's text, as sent.
-        now: seconds since 1970 by this machine's clock, against which a dated Retry-After is read.
+        now: seconds since 1970 by this machine's clock.
         hidden: secrets that no text may repeat, whoever sends them back.
     """
     if isinstance(answer, NoAnswer):
@@ -92,14 +92,6 @@ def check_outcome_of(answer: HttpAnswer | NoAnswer, *, now: float, hidden: Colle
     if answer.status == _OK and said.unreadable:
         return _unreadable(answer, said.unreadable, hidden)
     return _as_ending(_failed(answer, said, now, hidden))
-
-
-def epoch_of(date: str) -> float | None:
-    """Seconds since 1970 of an HTTP date, None where it is not one."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +157,18 @@ def _unreadable(answer: HttpAnswer, why: str, hidden: Collection[str]) -> Unknow
 def _failed(answer: HttpAnswer, said: _Said, now: float, hidden: Collection[str]) -> Refused | Paused | Retry | Unknown:
     rule = rule_for(answer.status, said.code)
     fault = _fault(answer, said, f"Http{answer.status}", rule.because, hidden, accepted=rule.accepted)
+    if said.code == EXPIRED:
+        fault = _by_the_clocks(fault, answer, now)
     if rule.outcome is Paused:
         return Paused(fault, _retry_after_s(answer, now))
     return rule.outcome(fault)
+
+
+def _by_the_clocks(fault: Fault, answer: HttpAnswer, now: float) -> Fault:
+    at = epoch_of(answer.headers.get("Date", ""))
+    if at is None:
+        return fault
+    return replace(fault, text=printable(f"{clock_words(at - now)}: {fault.text}"), clock_offset_s=at - now)
 
 
 def _as_ending(outcome: Refused | Paused | Retry | Unknown) -> Paused | Unknown:
@@ -211,5 +212,8 @@ def _retry_after_s(answer: HttpAnswer, now: float) -> float | None:
     value = answer.headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), MAX_RETRY_AFTER_S)
-    at = epoch_of(value)
-    return None if at is None else min(max(at - now, 0.0), MAX_RETRY_AFTER_S)
+    at, answered_at = epoch_of(value), epoch_of(answer.headers.get("Date", ""))
+    if at is None:
+        return None
+    # By the clock of whoever wrote both, if it was said what that shows.
+    return min(max(at - (now if answered_at is None else answered_at), 0.0), MAX_RETRY_AFTER_S)

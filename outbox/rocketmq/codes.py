@@ -13,6 +13,7 @@ where the broker, or whoever answered in its place, says that it did not do the 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from outbox.outcomes import Checked, Ended, NotFound, Paused, Refused, Retry, Unknown
 
@@ -23,6 +24,7 @@ __all__ = [
     "CHECKS",
     "CODES",
     "ENDINGS",
+    "EXPIRED",
     "STATUSES",
     "Rule",
     "rule_for",
@@ -53,6 +55,9 @@ def _unknown(because: str) -> Rule:
     return Rule(Unknown, because, accepted=None)
 
 
+#: The code for a Date that is too far from the broker's clock.
+EXPIRED: Final = "TimeExpired"
+
 _NOT_A_PUBLISH = "an answer to another operation than a publish; it makes no sense here"
 
 CODES: Mapping[str, Rule] = MappingProxyType(
@@ -73,7 +78,7 @@ CODES: Mapping[str, Rule] = MappingProxyType(
         # The clock: the broker takes dates within 15 minutes of its own.
         "InvalidDateHeader": Rule(Paused, "the Date header was not understood: look for a proxy"),
         "MissingDateHeader": Rule(Paused, "the Date header did not arrive: look for a proxy"),
-        "TimeExpired": Rule(Paused, "this machine's clock is more than 15 minutes off: set it"),
+        EXPIRED: Rule(Paused, "this machine's clock is more than 15 minutes off: set it"),
         # The endpoint and the topic.
         "InvalidRequestURL": Rule(Paused, "the endpoint is not one of the HTTP API: check OUTBOX_ENDPOINT"),
         "SubscriptionNotExist": Rule(Paused, "the group does not exist: check OUTBOX_GROUP_ID"),

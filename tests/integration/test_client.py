@@ -82,10 +82,10 @@ def test_publish_with_a_security_token(connect):
 
 def test_publish_dates_by_the_wall_clock(connect):
     """Each attempt is signed afresh, with the date of its second."""
-    instants = iter([NOW, NOW, NOW + 0.4, NOW + 0.4, NOW + 1, NOW + 1])
+    clock = SimpleNamespace(now=NOW)
     with Server() as server:
-        client = connect(server, wall_clock=lambda: next(instants))
-        for _ in range(3):
+        client = connect(server, wall_clock=lambda: clock.now)
+        for clock.now in (NOW, NOW + 0.4, NOW + 1):
             publish(client)
 
     dates = [headers_of(request)["Date"] for request in server.requests]
@@ -266,27 +266,3 @@ def test_publish_honours_retry_after(connect):
 
     assert ("Paused", "QpsLimitExceeded", False) == summary(outcome)
     assert 7.0 == outcome.retry_after_s
-
-
-@pytest.mark.parametrize(
-    ("ours", "offset"),
-    [(NOW, -0.5), (NOW + 600, -600.5), (NOW - 600, 599.5), (NOW + 90_000, None), (NOW - 90_000, None)],
-)
-def test_learn_the_clock_offset(connect, ours, offset):
-    """The Date of answers tells how far our clock is off, unless it is nonsense."""
-    with Server() as server:
-        client = connect(server, wall_clock=lambda: ours)
-        before = client.clock_offset_s
-        publish(client)
-        publish(client)
-
-    assert before is None
-    assert offset == client.clock_offset_s
-
-
-def test_learn_no_clock_offset_without_an_answer(connect):
-    """No answer, no date."""
-    client = connect(None, url="http://broker.invalid")
-    publish(client)
-
-    assert client.clock_offset_s is None

@@ -7,7 +7,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from outbox.outcomes import Fault, Paused, Refused, Retry, Sent, Unknown
-from outbox.rocketmq.answers import epoch_of, outcome_of
+from outbox.rocketmq.answers import outcome_of
 from outbox.rocketmq.codes import ANY_OTHER_CODE, ANY_OTHER_STATUS, CODES, STATUSES
 from outbox.rocketmq.transport import HttpAnswer, NoAnswer
 
@@ -246,6 +246,22 @@ def test_retry_after_is_honoured_up_to_a_minute(value, seconds):
     assert seconds == outcome(400, error("QpsLimitExceeded"), Retry_After=value).retry_after_s
 
 
+def test_a_dated_retry_after_is_read_by_the_clock_of_its_writer():
+    """The answer's own Date says what time it was there, whatever time it is here."""
+    an_hour_ahead = {"Date": "Thu, 05 Mar 2026 07:07:08 GMT", "Retry_After": "Thu, 05 Mar 2026 07:07:20 GMT"}
+
+    assert 12.0 == outcome(400, error("QpsLimitExceeded"), **an_hour_ahead).retry_after_s
+
+
+def test_an_expired_date_is_told_with_the_clocks():
+    """By how much which clock is off is what the operator needs; without a Date the broker's words stand alone."""
+    told = outcome(408, error("TimeExpired", "too late"), Date="Thu, 05 Mar 2026 05:07:08 GMT").fault
+    untold = outcome(408, error("TimeExpired", "too late")).fault
+
+    assert "the broker's clock is 3600 s behind this machine's: too late" == told.text
+    assert (-3600.0, None, "too late") == (told.clock_offset_s, untold.clock_offset_s, untold.text)
+
+
 def test_the_header_names_the_request():
     """The header outranks the element; without either there is no request id."""
     by_header = outcome(500, error("InternalError"), X_Mq_Request_Id="5E6B")
@@ -279,19 +295,6 @@ def test_a_code_that_is_none_is_named_by_the_status(code):
 
     assert Retry is type(result)
     assert "Http400" == result.fault.code
-
-
-@pytest.mark.parametrize(
-    "date", ["", "never", "Thu, 05 Mar 99999 06:07:08 GMT", "0 0 0 0 0", "5 Mar 2026 06:07:08 +9999"]
-)
-def test_epoch_of_what_is_no_date(date):
-    """Dates come from outside, too."""
-    assert epoch_of(date) is None
-
-
-def test_epoch_of_a_date():
-    """The form that every HTTP server sends."""
-    assert NOW == epoch_of(DATE)
 
 
 ANSWERS = [
