@@ -25,7 +25,7 @@ from outbox.outcomes import (
     Unknown,
 )
 from outbox.rocketmq.codes import AS_ENDING, CHECKS, ENDINGS, EXPIRED, rule_for
-from outbox.rocketmq.faults import printable
+from outbox.rocketmq.faults import MAX_TEXT, Veil
 from outbox.rocketmq.timing import clock_words, epoch_of
 from outbox.rocketmq.transport import HttpAnswer, NoAnswer
 from outbox.rocketmq.wire import (
@@ -59,9 +59,10 @@ def outcome_of(answer: HttpAnswer | NoAnswer, body: str, *, now: float, hidden: 
     """
     if isinstance(answer, NoAnswer):
         return _unanswered(answer)
+    veil = Veil(hidden, body)
     if answer.status == _CREATED:
-        return _created(answer, body, hidden)
-    return _failed(answer, _said_in(answer), now, (*hidden, body))
+        return _created(answer, body, veil)
+    return _failed(answer, _said_in(answer), now, veil)
 
 
 def end_outcome_of(answer: HttpAnswer | NoAnswer, *, now: float, hidden: Collection[str] = ()) -> EndOutcome:
@@ -71,27 +72,27 @@ def end_outcome_of(answer: HttpAnswer | NoAnswer, *, now: float, hidden: Collect
     """
     if isinstance(answer, NoAnswer):
         return _unanswered(answer)
-    said = _said_in(answer)
+    said, veil = _said_in(answer), Veil(hidden)
     kind = ENDINGS.get((answer.status, said.what))
     if kind is Ended:
         return Ended()
     if kind is NotFound:
-        return NotFound(_fault(answer, said, "NotFound", "the receipt handle had no effect", hidden, accepted=False))
-    return _as_ending(_failed(answer, said, now, hidden))
+        return NotFound(_fault(answer, said, "NotFound", "the receipt handle had no effect", veil, accepted=False))
+    return _as_ending(_failed(answer, said, now, veil))
 
 
 def check_outcome_of(answer: HttpAnswer | NoAnswer, *, now: float, hidden: Collection[str] = ()) -> CheckOutcome:
     """Decide what a poll for checks brought; arguments as for `outcome_of`. Nothing to check is `Checked`, too."""
     if isinstance(answer, NoAnswer):
         return _unanswered(answer)
-    said = _said_in(answer)
+    said, veil = _said_in(answer), Veil(hidden)
     if (answer.status, said.what) in CHECKS:
         answered_at_s = epoch_of(answer.headers.get("Date", ""))
         found = said.messages or Messages((), 0)
         return Checked(tuple(_half(one, answered_at_s) for one in found.messages), found.damaged)
     if answer.status == _OK and said.unreadable:
-        return _unreadable(answer, said.unreadable, hidden)
-    return _as_ending(_failed(answer, said, now, hidden))
+        return _unreadable(answer, said.unreadable, veil)
+    return _as_ending(_failed(answer, said, now, veil))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,27 +137,27 @@ def _unanswered(answer: NoAnswer) -> Paused | Unknown:
     return Unknown(answer.fault) if answer.fault.accepted is None else Paused(answer.fault)
 
 
-def _created(answer: HttpAnswer, body: str, hidden: Collection[str]) -> Outcome:
+def _created(answer: HttpAnswer, body: str, veil: Veil) -> Outcome:
     try:
         published = read_published(answer.body)
     except UnreadableXmlError as error:
-        return _unreadable(answer, str(error), hidden)
+        return _unreadable(answer, str(error), veil)
     ours = md5(body.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
     if published.body_md5.lower() != ours:
         text = f"the broker took {published.message_id} with another body than ours: its MD5 differs"
-        mismatch = _fault(answer, _NOTHING, "BodyMismatch", text, hidden, accepted=True)
+        mismatch = _fault(answer, _NOTHING, "BodyMismatch", text, veil, accepted=True)
         return Refused(mismatch, published.receipt_handle)
     return Sent(published.message_id, published.receipt_handle)
 
 
-def _unreadable(answer: HttpAnswer, why: str, hidden: Collection[str]) -> Unknown:
+def _unreadable(answer: HttpAnswer, why: str, veil: Veil) -> Unknown:
     text = f"{answer.status}, but its body is {why}"
-    return Unknown(_fault(answer, _NOTHING, "UnreadableAnswer", text, hidden, accepted=None))
+    return Unknown(_fault(answer, _NOTHING, "UnreadableAnswer", text, veil, accepted=None))
 
 
-def _failed(answer: HttpAnswer, said: _Said, now: float, hidden: Collection[str]) -> Refused | Paused | Retry | Unknown:
+def _failed(answer: HttpAnswer, said: _Said, now: float, veil: Veil) -> Refused | Paused | Retry | Unknown:
     rule = rule_for(answer.status, said.code)
-    fault = _fault(answer, said, f"Http{answer.status}", rule.because, hidden, accepted=rule.accepted)
+    fault = _fault(answer, said, f"Http{answer.status}", rule.because, veil, accepted=rule.accepted)
     if said.code == EXPIRED:
         fault = _by_the_clocks(fault, answer, now)
     if rule.outcome is Paused:
@@ -168,7 +169,7 @@ def _by_the_clocks(fault: Fault, answer: HttpAnswer, now: float) -> Fault:
     at = epoch_of(answer.headers.get("Date", ""))
     if at is None:
         return fault
-    return replace(fault, text=printable(f"{clock_words(at - now)}: {fault.text}"), clock_offset_s=at - now)
+    return replace(fault, text=f"{clock_words(at - now)}: {fault.text}"[:MAX_TEXT], clock_offset_s=at - now)
 
 
 def _as_ending(outcome: Refused | Paused | Retry | Unknown) -> Paused | Unknown:
@@ -191,18 +192,16 @@ def _half(one: Delivery, answered_at_s: float | None) -> Half:
     )
 
 
-def _fault(
-    answer: HttpAnswer, said: _Said, code: str, text: str, hidden: Collection[str], *, accepted: bool | None
-) -> Fault:
+def _fault(answer: HttpAnswer, said: _Said, code: str, text: str, veil: Veil, *, accepted: bool | None) -> Fault:
     """The broker's own code, words and request id where it gave any that can be shown, else these."""
     theirs = said.error or BrokerError("", "", "")
-    is_fit = _CODE.fullmatch(theirs.code) and printable(theirs.code, hidden) == theirs.code
+    is_fit = _CODE.fullmatch(theirs.code) and veil.over(theirs.code) == theirs.code
     request_id = answer.headers.get("x-mq-request-id") or theirs.request_id
     return Fault(
         code=theirs.code if is_fit else code,
-        text=printable(theirs.message, hidden) or printable(text, hidden),
+        text=veil.over(theirs.message) or veil.over(text),
         http_status=answer.status,
-        request_id=printable(request_id, hidden, _MAX_REQUEST_ID) or None,
+        request_id=veil.over(request_id, _MAX_REQUEST_ID) or None,
         accepted=accepted,
     )
 

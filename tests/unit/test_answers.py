@@ -288,6 +288,17 @@ def test_texts_repeat_no_secret():
     assert "secret *** token *** signed *** body *** end" == text
 
 
+def test_texts_quote_no_part_of_the_body():
+    """Brokers like to say what they could not read; code and request id are no way round."""
+    part = BODY[1:20]
+
+    fault = outcome(400, error("InvalidArgument", f"near {part.replace('&', '&amp;')}")).fault
+    smuggled = outcome_of(HttpAnswer(400, {"x-mq-request-id": "a" * 40}, error("a" * 40)), "a" * 50, now=NOW).fault
+
+    assert "near ***" == fault.text
+    assert ("Http400", "***") == (smuggled.code, smuggled.request_id)
+
+
 @pytest.mark.parametrize("code", ["Not A Code", "x" * 65, "<b/>", "1", "Kod\u0435", "\u202eCode"])
 def test_a_code_that_is_none_is_named_by_the_status(code):
     """Only plain names become codes of ours; the error stays the broker's."""
