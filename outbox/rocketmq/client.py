@@ -13,6 +13,7 @@ from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, Fault, Out
 from outbox.rocketmq.answers import check_outcome_of, end_outcome_of, outcome_of
 from outbox.rocketmq.codes import EXPIRED
 from outbox.rocketmq.credentials import Keyring
+from outbox.rocketmq.frames import without_frames
 from outbox.rocketmq.signature import MQ_VERSION, authorization, signature
 from outbox.rocketmq.timing import Timing
 from outbox.rocketmq.transport import HttpAnswer, HttpRequest, NoAnswer, Transport
@@ -73,6 +74,7 @@ class Client:
         """Seconds by which the broker's clock is ahead of ours, to about a second; None until an answer has told."""
         return self._timing.offset_s
 
+    @without_frames
     def publish(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> Outcome:
         """Publish one message, once.
 
@@ -116,6 +118,7 @@ class Client:
         whole = f"{properties}outbox_replay:{replay}|outbox_origin:{origin}|"
         return self.publish(topic, body, tag, whole, deadline_s=deadline_s)
 
+    @without_frames
     def end(
         self, topic: str, receipt_handle: str, how: Literal["commit", "rollback"], *, deadline_s: float
     ) -> EndOutcome:
@@ -135,6 +138,7 @@ class Client:
         hidden = (*self._keyring.secrets(), receipt_handle)
         return self._learnt(request, answer, end_outcome_of(answer, now=self._timing.wall(), hidden=hidden))
 
+    @without_frames
     def check(self, topic: str, limit: int, wait_s: int, *, deadline_s: float) -> CheckOutcome:
         """Ask which half messages of the topic are to be checked.
 

@@ -4,6 +4,7 @@ import email.utils
 import logging
 import socket
 import time
+import traceback
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
@@ -266,3 +267,38 @@ def test_publish_honours_retry_after(connect):
 
     assert ("Paused", "QpsLimitExceeded", False) == summary(outcome)
     assert 7.0 == outcome.retry_after_s
+
+
+class TimeLimitError(BaseException):
+    """As a signal's handler raises it, wherever the main thread is."""
+
+
+ASKED = {
+    "publish": lambda client: publish(client, "a body to keep"),
+    "commit": lambda client: client.end("orders", "handle-to-keep", "commit", deadline_s=5),
+    "poll": lambda client: client.check("orders", 1, 0, deadline_s=5),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("where", ["connection._TimedSocket.send", "client.signature", "client.Client._learnt"])
+def test_show_no_secret_in_frames(connect, monkeypatch, name, where):
+    """Whatever ends a request, the variables on the way are not shown with it: they are what must be kept."""
+
+    def stop(*_args, **_options):
+        raise TimeLimitError
+
+    monkeypatch.setattr(f"outbox.rocketmq.{where}", stop)
+    with Server(speak(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        client = connect(server, security_token="FAKESTSTOKEN")
+        with pytest.raises(TimeLimitError) as stopped:
+            ASKED[name](client)
+
+    ours = stopped.value.__traceback__
+    while "/tests/" in ours.tb_frame.f_code.co_filename:
+        ours = ours.tb_next
+    told = traceback.TracebackException(TimeLimitError, stopped.value, ours, capture_locals=True)
+    shown = "".join(told.format())
+    kept = ("FAKESECRET", "FAKESTSTOKEN", "MQ FAKEAKID:", "a body to keep", "handle-to-keep")
+    assert not [secret for secret in kept if secret in shown]
+    assert "in stop" in shown
