@@ -197,11 +197,18 @@ def _number(fields: dict[str, str], name: str) -> int:
     return int(fields[name])
 
 
+def _handle(fields: dict[str, str]) -> str:
+    handle = fields["ReceiptHandle"]
+    if not handle:
+        raise UnreadableXmlError("no <ReceiptHandle>")
+    return handle
+
+
 def _delivery(fields: dict[str, str]) -> Delivery | None:
     try:
         return Delivery(
             message_id=_hex_32(fields, "MessageId"),
-            receipt_handle=fields["ReceiptHandle"],
+            receipt_handle=_handle(fields),
             body=fields["MessageBody"],
             tag=fields.get("MessageTag", ""),
             properties=fields.get("Properties", ""),

@@ -206,12 +206,12 @@ def delivery(**changes: str | None) -> str:
 
 def test_read_messages():
     """Every field of a delivery, and a damaged neighbour counted, not hidden."""
-    damaged = delivery(ReceiptHandle=None), delivery(PublishTime="soon"), ""
+    damaged = delivery(ReceiptHandle=None), delivery(ReceiptHandle=""), delivery(PublishTime="soon"), ""
     xml = "".join(f"<Message>{fields}</Message>" for fields in (delivery(), *damaged))
 
     answer = read_answer(f'<Messages xmlns="{NAMESPACE}">{xml}</Messages>'.encode())
 
-    assert 3 == answer.damaged
+    assert 4 == answer.damaged
     (message,) = answer.messages
     assert (MESSAGE_ID, "handle-1", "a\nb") == (message.message_id, message.receipt_handle, message.body)
     assert ("TagA", "KEYS:k|", 1) == (message.tag, message.properties, message.consumed_times)
