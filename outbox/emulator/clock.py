@@ -51,7 +51,7 @@ class BrokerClock:
             ClockError: for what is before 1970 or beyond the year 3000.
         """
         if not 0 <= epoch <= LATEST:
-            raise ClockError("it is between the years 1970 and 3000")
+            raise ClockError("the clock is set to times between the years 1970 and 3000")
         self._shift = epoch - self._wall()
         self._advanced = 0.0
 
