@@ -199,13 +199,15 @@ def enqueue_all(engine, accepted) -> dict:
     return {outbox_ids[row_id]: given for row_id, given in first.items()}
 
 
-def relay_all(url: str, endpoint: str) -> None:
-    """Relay until nothing is left."""
+def relay_all(url: str, emulator) -> None:
+    """Relay until nothing is left, and have a checker end the half messages that a busy machine was too slow to end."""
     keys = {"ACCESS_KEY_ID": "FAKEAKID", "ACCESS_KEY_SECRET": "FAKESECRET"}
-    given = {"DATABASE_URL": url, "ENDPOINT": endpoint, "GROUP_ID": "GID_1", **keys}
+    given = {"DATABASE_URL": url, "ENDPOINT": emulator.url, "GROUP_ID": "GID_1", **keys}
     runtime = Runtime(Settings.from_mapping(given, prefix=""))
     try:
         runtime.relay().run(runtime.drained(60))
+        emulator.advance(330)
+        runtime.checker().run(lambda: True)
     finally:
         runtime.database.engine.dispose()
 
@@ -216,9 +218,10 @@ def differences(wanted: dict, ledger: list) -> list:
     for one in ledger:
         outbox_id = one["properties"].pop("outbox_id")
         if "__TransCheckT" in one["properties"]:
-            # A half message: committed once, and with what a checker needs.
-            told = one["properties"].pop("outbox_replay"), one["visible"], len(one["properties"].pop("outbox_origin"))
-            twice += [] if told == ("0", 1, 36) else [one]
+            told = one["properties"].pop("outbox_replay"), len(one["properties"].pop("outbox_origin"))
+            if not one["visible"]:
+                continue
+            twice += [] if (told, one["visible"]) == (("0", 36), 1) else [one]
         twice += [one] if outbox_id in seen else []
         seen[outbox_id] = (one["topic"], one["tag"], one["body"], one["properties"])
     pairs = [(expected(given), seen.get(outbox_id)) for outbox_id, given in wanted.items()]
@@ -229,7 +232,7 @@ def fuzz(engine, url: str, emulator, *, seed: int, many: int) -> Fuzz:
     """Try so many messages, from `Message` to the broker's ledger."""
     tried = try_messages(seed, many)
     wanted = enqueue_all(engine, tried.accepted)
-    relay_all(url, emulator.url)
+    relay_all(url, emulator)
     tried.surprises += differences(wanted, emulator.ledger()["messages"])
     tried.delivered = len(wanted)
     tried.halves = sum(bool(given.get("transaction_check_s")) for given in wanted.values())
