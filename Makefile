@@ -35,8 +35,8 @@ demo: .venv/run ## See the whole system work on this machine: enqueue, drain, cr
 test: .venv/dev ## Run every test (COVERAGE=1 also measures it and gates the core)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov)
 
-cuts: .venv/dev ## Cut the connection to the broker at every byte, stalls included (some half a minute)
-	@OUTBOX_TEST_STALL_STEP=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 tests/reliability/test_cuts.py
+cuts: .venv/dev ## Cut the connection to the broker at every byte of everything (some minute)
+	@OUTBOX_TEST_ALL_CUTS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 tests/reliability/test_cuts.py
 
 fuzz: .venv/dev ## Fuzz MESSAGES=200000 and ANSWERS=5000000 (some eight minutes on two cores)
 	@OUTBOX_TEST_FUZZ_MESSAGES=$(MESSAGES) OUTBOX_TEST_FUZZ_ANSWERS=$(ANSWERS) \

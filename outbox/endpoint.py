@@ -6,7 +6,7 @@ the operator says otherwise, and it is never an address where a cloud hands out 
 """
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from outbox.errors import ConfigError
@@ -20,7 +20,12 @@ _HOST_NAME = re.compile(
 _MAX_HOST_CHARACTERS = 253
 # Resolvers take "2852039166", "0xa9fea9fe" and "0251.0376.0251.0376" for 169.254.169.254; ipaddress does not.
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)")
-_METADATA_ADDRESS = IPv4Address("100.100.100.200")
+# Where clouds hand out credentials, beside the link-local addresses where most do.
+_METADATA_ADDRESSES = frozenset(
+    map(ip_address, ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"))
+)
+# Networks whose addresses end in an IPv4 address that a translator on the way, or the system itself, may lead to.
+_TRANSLATED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 
 _Address = IPv4Address | IPv6Address
 
@@ -104,8 +109,15 @@ def _unmapped(address: _Address) -> _Address:
 
 
 def _is_forbidden(address: _Address) -> bool:
-    plain = _unmapped(address)
-    return plain.is_link_local or plain == _METADATA_ADDRESS
+    return any(one.is_link_local or one in _METADATA_ADDRESSES for one in (address, *_within(address)))
+
+
+def _within(address: _Address) -> list[IPv4Address]:
+    """The IPv4 addresses that an IPv6 address may stand for."""
+    if isinstance(address, IPv4Address):
+        return []
+    last = [IPv4Address(int(address) & 0xFFFF_FFFF)] if any(address in network for network in _TRANSLATED) else []
+    return last + ([address.sixtofour] if address.sixtofour else [])
 
 
 def _is_loopback(host: str, address: _Address | None) -> bool:

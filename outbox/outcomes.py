@@ -18,8 +18,10 @@ A half message takes two requests more, or one: it is ended with its receipt han
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 __all__ = [
+    "TOO_LARGE",
     "CheckOutcome",
     "Checked",
     "EndOutcome",
@@ -35,6 +37,9 @@ __all__ = [
     "Unknown",
 ]
 
+#: The `Fault.code` of an answer that was given up for its size; one that asks for less may have a smaller answer.
+TOO_LARGE: Final = "AnswerTooLarge"
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -47,6 +52,7 @@ class Fault:
         http_status: the answer's status, None where no answer was read.
         request_id: the broker's ``x-mq-request-id``, None where none was read.
         accepted: True when the broker certainly took the message, False when it certainly did not, None when unknown.
+        clock_offset_s: where the clocks are at fault, the seconds by which the broker's is ahead of this machine's.
     """
 
     code: str
@@ -54,6 +60,7 @@ class Fault:
     http_status: int | None = None
     request_id: str | None = None
     accepted: bool | None = False
+    clock_offset_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

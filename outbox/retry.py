@@ -25,7 +25,8 @@ __all__ = [
 
 #: Lost answers in a row after which the lane pauses: by then it is the broker's fault, not the rows'.
 UNKNOWNS_IN_A_ROW = 5
-#: Refusals in a row after which the lane pauses: a bad deploy must not fail a million rows.
+#: Refusals in a row after which the lane pauses, for good or for now: neither a bad deploy nor an error of the broker's
+#: that nobody knows may fail a million rows.
 REFUSALS_IN_A_ROW = 20
 
 _PAUSE_FIRST_S = 0.5
@@ -146,11 +147,9 @@ class LaneHealth:
             case Unknown(fault=fault):
                 self.unknowns += 1
                 return fault if self.unknowns >= UNKNOWNS_IN_A_ROW else None
-            case Refused(fault=fault):
+            case Refused(fault=fault) | Retry(fault=fault):
                 self.refusals += 1
                 return fault if self.refusals >= REFUSALS_IN_A_ROW else None
-            case Retry():
-                pass
         return None
 
 

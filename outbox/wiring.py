@@ -107,4 +107,4 @@ class Runtime:
     def _client(self, name: str) -> Client:
         keyring = Keyring(partial(self.settings.destination, name))
         transport = RequestsTransport(keyring.endpoint, pool_size=self.settings.concurrency)
-        return Client(keyring, transport, self.clock.wall)
+        return Client(keyring, transport, self.clock.wall, self.clock.monotonic)

@@ -9,6 +9,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 from outbox.clock import Clock
+from outbox.half import Checker
 from outbox.relay import Ending, Relay
 from outbox.store.operate import purge
 from outbox.wiring import Runtime
@@ -35,6 +36,7 @@ class Sweeper:
         self._lock = threading.Lock()
         self._checking = threading.Lock()
         self._relay: Relay | None = None
+        self._checker: Checker | None = None
         self._nudged = False
 
     def sweep(self, stop: Connection | None = None, *, nudged: bool = False) -> bool:
@@ -72,7 +74,9 @@ class Sweeper:
         if _is_told(stop) or not self._checking.acquire(blocking=False):
             return
         try:
-            checker, clock = self._runtime.checker(), self._runtime.clock
+            # One for all ticks: what it has learnt of the topics is worth failed polls.
+            checker = self._checker = self._checker or self._runtime.checker()
+            clock = self._runtime.clock
             until = clock.monotonic() + self._longest_s
             checker.run(lambda: True, lambda: _is_told(stop) or clock.monotonic() >= until)
         finally:

@@ -13,6 +13,8 @@ from outbox.wiring import Runtime
 
 __all__ = ["emulator", "worker"]
 
+_LONGEST_S = 10**9
+
 
 @click.command(short_help="A Celery worker with beat, for small deployments.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Worker processes or threads.  [default: Celery's]")
@@ -63,31 +65,68 @@ def worker(runtime: Runtime, /, concurrency: int | None, pool: str, loglevel: st
     metavar="FILE",
     help="A JSON object, topic to normal, ordered, scheduled or transactional; other topics are refused.",
 )
+@click.option(
+    "--redelivery-s",
+    type=click.IntRange(1, _LONGEST_S),
+    default=300,
+    show_default=True,
+    help="Seconds until what was not acknowledged comes again.",
+)
+@click.option(
+    "--ordered-redelivery-s",
+    type=click.IntRange(1, _LONGEST_S),
+    default=60,
+    show_default=True,
+    help="The same, consumed in order.",
+)
+@click.option(
+    "--max-redeliveries",
+    type=click.IntRange(0, _LONGEST_S),
+    default=288,
+    show_default=True,
+    help="How often it comes again before it is a dead letter.",
+)
 @with_runtime
-def emulator(runtime: Runtime, /, host: str, port: int, strict_topics: BinaryIO | None) -> None:
+def emulator(runtime: Runtime, /, host: str, port: int, strict_topics: BinaryIO | None, **rules: int) -> None:
     r"""Run an emulator of the HTTP API of Message Queue for Apache RocketMQ, until SIGTERM or Ctrl-C.
 
     The first line on stdout is "listening on http://HOST:PORT"; from then on it takes requests. It lets in the
     AccessKey of OUTBOX_ACCESS_KEY_ID and OUTBOX_ACCESS_KEY_SECRET, which may be invented, and only the token of
     OUTBOX_SECURITY_TOKEN if that is set. Everything is kept in memory. Official SDKs of every language work with it:
-    give them the URL as endpoint and any instance id.
+    give them the URL as endpoint and any instance id. Beside the HTTP API there is, in JSON:
 
     \b
-    GET    /_emulator/ledger   what was published: {"requests": n, "messages": [...]}
-    DELETE /_emulator/ledger   forget it
-    POST   /_emulator/faults   a named fault, such as {"fault": "throttle", "rate": 0.1}
-    DELETE /_emulator/faults   no faults any more
-    GET    /_emulator          every endpoint and fault there is
-    DELETE /_emulator          begin anew, as between two tests
-    POST   /_emulator/clock    let time pass: {"advance_s": 300}
-    POST   /_emulator/keys     let another key in: {"id": "secret"}; null takes one away
+    GET    /_emulator               every endpoint, every fault and what it takes
+    DELETE /_emulator               begin anew, as between two tests
+    GET    /_emulator/ledger        what was published: {"requests": n, "messages": [...]}
+    DELETE /_emulator/ledger        forget it
+    GET    /_emulator/dead_letters  what groups did not acknowledge in time, too often
+    POST   /_emulator/faults        set a fault, or a list of them; GET lists, DELETE clears
+    POST   /_emulator/clock         let time pass {"advance_s": 300}, or make it wrong {"set": 1772690828}
+    POST   /_emulator/keys          let another key in {"id": "secret"}; null takes one away
+
+    A fault is {"fault": NAME} and, as far as wanted, "rate" (0 to 1), "count" (how often at most), "topic", "op"
+    (publish, consume, ack, check, commit, rollback or any), "seed" (makes the rate repeatable), and what it takes
+    itself, such as "seconds". Without "op" it strikes publishes, but for those with another word behind them:
+
+    \b
+    Instead of the broker, so that nothing is done:
+      refuse throttle unavailable drop_before reset html_502 redirect commit_dropped_before (commit)
+    After the broker has done it:
+      slow accept_then_drop accept_then_500 truncated garbled wrong_md5 wrong_clock drip huge_body many_headers
+      close_after lost_commit (commit)
+    By a broker that goes wrong itself:
+      early_check (check) repeated_check (check) empty (check) commit_delivers_twice (commit) hostile (commit)
+      same_message_id amnesia
 
     \b
     Example:
-      OUTBOX_ACCESS_KEY_ID=id OUTBOX_ACCESS_KEY_SECRET=secret outbox emulator --port 0
+      OUTBOX_ACCESS_KEY_ID=id OUTBOX_ACCESS_KEY_SECRET=secret outbox emulator --port 8080 &
+      curl http://127.0.0.1:8080/_emulator/faults -d '{"fault": "throttle", "rate": 0.1, "topic": "orders"}'
+      curl http://127.0.0.1:8080/_emulator/ledger
     """
     try:
-        from outbox.emulator import BANNER, serve  # noqa: PLC0415 - it needs an extra that no other command does
+        from outbox.emulator import BANNER, Rules, serve  # noqa: PLC0415 - it needs an extra that no other command does
     except ImportError as error:
         raise Failure(str(error)) from error
     settings = runtime.settings
@@ -104,6 +143,7 @@ def emulator(runtime: Runtime, /, host: str, port: int, strict_topics: BinaryIO 
             keys,
             security_token=settings.optional("security_token"),
             strict_topics=None if strict_topics is None else _topic_kinds(strict_topics),
+            rules=Rules(**rules),
             on_listening=on_listening,
         )
     except ValueError as error:

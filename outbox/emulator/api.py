@@ -74,10 +74,11 @@ class Api:
             return _disturb(instead(happening[-1], request), happening, request)
         try:
             self._authority.verify(request)
-            quirks = [fault.name for fault in happening]
-            result: Answer | Rejection | Poll = self._operate(asked, request, quirks)
+            result = self._operate(asked, request, [fault.name for fault in happening])
         except Rejection as rejection:
-            result = rejection
+            for fault in happening:
+                fault.give_back()
+            return _error(rejection, request)
         if isinstance(result, Poll):
             return _disturbed_poll(result, happening, request)
         return _disturb(result, happening, request)

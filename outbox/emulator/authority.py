@@ -3,7 +3,7 @@
 import hmac
 from base64 import b64encode
 from collections.abc import Mapping
-from email.utils import formatdate, mktime_tz, parsedate_tz
+from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from hashlib import md5
 
@@ -97,10 +97,12 @@ def _credentials(authorization: str | None) -> tuple[str, str]:
 
 @lru_cache(maxsize=64)
 def _epoch(date: str) -> float:
-    parsed = parsedate_tz(date) if date.endswith(" GMT") else None
-    if parsed is None:
-        raise Rejection("InvalidDateHeader", "The Date header is not in the form of RFC 1123, in GMT.")
-    return float(mktime_tz(parsed))
+    try:
+        if date.endswith(" GMT"):
+            return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise Rejection("InvalidDateHeader", "The Date header is not in the form of RFC 1123, in GMT.")
 
 
 def _check_digest(body: bytes, digest: str) -> None:

@@ -197,9 +197,15 @@ class Broker:
         """Return when a half message is to be offered next, in epoch seconds; None when none is kept."""
         return self.topic(key).halves.next_due()
 
-    def dead_letters(self, key: TopicKey, group: str) -> list[StoredMessage]:
-        """Return what the group was given too often."""
-        return self.topic(key).group(group).dead_letters()
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Return what groups were given too often: entries as in the ledger, and the ``group``."""
+        now = self._clock.now()
+        return [
+            {"group": name, **_entry(message, bodies=True)}
+            for topic in self._topics.values()
+            for name, group in topic.groups.items()
+            for message in group.dead_letters(now)
+        ]
 
     def ledger(self, after: int = 0, *, bodies: bool = True) -> list[dict[str, Any]]:
         """Return everything that was accepted since the ledger was cleared, in order, without the first ``after``."""

@@ -3,10 +3,17 @@
 import time
 from collections.abc import Callable
 
-__all__ = ["FRESH_S", "BrokerClock"]
+__all__ = ["FRESH_S", "LATEST", "BrokerClock", "ClockError"]
+
+LATEST = 32_503_680_000.0
+"""The year 3000: further on there are soon no dates that a ``Date`` header can hold."""
 
 FRESH_S = 900.0
 """How far a request's ``Date`` may be from the broker's clock, in seconds (the HTTP API's "Common parameters")."""
+
+
+class ClockError(ValueError):
+    """The clock cannot be moved there; the text says why in one line."""
 
 
 class BrokerClock:
@@ -28,11 +35,23 @@ class BrokerClock:
         return self._wall() + self._shift + self._advanced
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass at once."""
+        """Let ``seconds`` pass at once.
+
+        Raises:
+            ClockError: for less than 0, and for what leads beyond the year 3000.
+        """
+        if not 0 <= seconds <= LATEST - self.now():
+            raise ClockError("time passes by 0 seconds or more, and not beyond the year 3000")
         self._advanced += seconds
 
     def set(self, epoch: float) -> None:
-        """Make it ``epoch`` now; earlier advances are forgotten."""
+        """Make it ``epoch`` now; earlier advances are forgotten.
+
+        Raises:
+            ClockError: for what is before 1970 or beyond the year 3000.
+        """
+        if not 0 <= epoch <= LATEST:
+            raise ClockError("the clock is set to times between the years 1970 and 3000")
         self._shift = epoch - self._wall()
         self._advanced = 0.0
 

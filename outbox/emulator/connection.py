@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import httptools
 
 from outbox.emulator.api import Poll
-from outbox.emulator.exchange import PLAIN, Answer, Request, encode
+from outbox.emulator.exchange import PLAIN, Answer, Request, encode, fitted
 from outbox.emulator.site import Site
 
 __all__ = ["Connection"]
@@ -94,7 +94,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
+            if self._parser.get_method() == b"CONNECT":
+                self._refuse("This is no proxy.")
+            else:
+                self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
             self._refuse("The request is not HTTP/1.1.")
         if self._received > (_MAX_HEAD if self._in_head else _MAX_REQUEST):
@@ -154,7 +157,7 @@ class Connection(asyncio.Protocol):
     def _serve(self, asked: _Asked) -> None:
         answer = self._site.answer(asked.request)
         if isinstance(answer, Answer) and answer.manner is PLAIN:
-            self._write(answer, asked.request.request_id, keep_alive=asked.keep_alive)
+            self._write(fitted(answer, asked.request.method), asked.request.request_id, keep_alive=asked.keep_alive)
         else:
             self._task = asyncio.get_running_loop().create_task(self._serve_later(answer, asked))
 
@@ -162,7 +165,7 @@ class Connection(asyncio.Protocol):
         try:
             if isinstance(answer, Poll):
                 answer = await self._site.waiters.outlast(answer)
-            await self._send(answer, asked)
+            await self._send(fitted(answer, asked.request.method), asked)
         except Exception:
             _logger.exception("outbox.emulator.failed")
             self.abort()

@@ -1,16 +1,15 @@
 """What the emulator offers beside the HTTP API, under ``/_emulator``: ledger, faults, clock, keys. JSON, no I/O."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from outbox.emulator.authority import Authority
 from outbox.emulator.broker import Broker
-from outbox.emulator.clock import BrokerClock
+from outbox.emulator.clock import BrokerClock, ClockError
 from outbox.emulator.exchange import Answer, Request
-from outbox.emulator.faults import KINDS, FaultError, Faults
+from outbox.emulator.faults import EVERY_FAULT_TAKES, KINDS, FaultError, Faults
 
 __all__ = ["BANNER", "PREFIX", "Control"]
 
@@ -28,7 +27,7 @@ class _BadRequestError(ValueError):
 
 
 class Control:
-    """Answers ``/_emulator…``.
+    """Answers ``/_emulator…``, as ``docs/emulator.md`` says.
 
     Attributes:
         requests: how many requests to the HTTP API there were since the ledger was cleared.
@@ -45,6 +44,7 @@ class Control:
             ("DELETE", ""): self._begin_anew,
             ("GET", "/ledger"): self._read_ledger,
             ("DELETE", "/ledger"): self._clear_ledger,
+            ("GET", "/dead_letters"): self._read_dead_letters,
             ("GET", "/faults"): self._read_faults,
             ("POST", "/faults"): self._add_faults,
             ("DELETE", "/faults"): self._clear_faults,
@@ -63,7 +63,7 @@ class Control:
             return _json(404, {"error": f"no such endpoint; known: {known}"})
         try:
             return _json(200, action(dict(parse_qsl(query, keep_blank_values=True)), request.body))
-        except (_BadRequestError, FaultError) as error:
+        except (_BadRequestError, ClockError, FaultError) as error:
             return _json(400, {"error": str(error)})
 
     def ledger(self, after: int = 0, *, bodies: bool = True) -> _Json:
@@ -85,7 +85,8 @@ class Control:
 
     def _about(self, _query: dict[str, str], _body: bytes) -> _Json:
         endpoints = [f"{method} {PREFIX}{tail}" for method, tail in self._actions]
-        return {"about": BANNER, "endpoints": endpoints, "faults": sorted(KINDS)}
+        faults = {name: kind.describe() for name, kind in KINDS.items()}
+        return {"about": BANNER, "endpoints": endpoints, "every_fault_takes": EVERY_FAULT_TAKES, "faults": faults}
 
     def _begin_anew(self, query: dict[str, str], _body: bytes) -> _Json:
         self.begin_anew()
@@ -100,6 +101,9 @@ class Control:
     def _clear_ledger(self, _query: dict[str, str], _body: bytes) -> _Json:
         self.forget()
         return self.ledger()
+
+    def _read_dead_letters(self, _query: dict[str, str], _body: bytes) -> _Json:
+        return {"messages": self._broker.dead_letters()}
 
     def _read_faults(self, _query: dict[str, str], _body: bytes) -> _Json:
         return {"faults": self._faults.describe()}
@@ -121,9 +125,9 @@ class Control:
 
     def _move_clock(self, query: dict[str, str], body: bytes) -> _Json:
         match _parse(body):
-            case {"advance_s": int() | float() as seconds, **rest} if not rest and seconds >= 0 and _finite(seconds):
+            case {"advance_s": int() | float() as seconds, **rest} if not rest:
                 self._clock.advance(seconds)
-            case {"set": int() | float() as epoch, **rest} if not rest and epoch >= 0 and _finite(epoch):
+            case {"set": int() | float() as epoch, **rest} if not rest:
                 self._clock.set(epoch)
             case _:
                 raise _BadRequestError('the clock takes {"advance_s": seconds} or {"set": epoch seconds}')
@@ -142,11 +146,6 @@ class Control:
 
 def _is_key(key_id: str, secret: Any) -> bool:
     return bool(key_id) and (secret is None or (isinstance(secret, str) and bool(secret)))
-
-
-def _finite(number: float) -> bool:
-    # Beyond year 9999 no Date header can be written.
-    return math.isfinite(number) and number < 253402300800  # noqa: PLR2004
 
 
 def _parse(body: bytes) -> Any:

@@ -1,16 +1,17 @@
 """One request and its answer as values, and an answer's bytes. No I/O."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
 from outbox.rocketmq.signature import MQ_VERSION
 
-__all__ = ["PLAIN", "Answer", "Manner", "Request", "encode"]
+__all__ = ["PLAIN", "Answer", "Manner", "Request", "encode", "fitted"]
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_NO_CONTENT = 204
+# These end with their head.
+_BODILESS = frozenset({204, 304})
 
 
 @dataclass(slots=True)
@@ -69,6 +70,13 @@ class Answer:
     manner: Manner = field(default=PLAIN)
 
 
+def fitted(answer: Answer, method: str) -> Answer:
+    """Return the answer without a body where none may follow the head, or the next answer would not be found."""
+    if method != "HEAD" and answer.status not in _BODILESS:
+        return answer
+    return replace(answer, body=b"", manner=replace(answer.manner, pad=0))
+
+
 @lru_cache(maxsize=8)
 def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
@@ -88,6 +96,6 @@ def encode(answer: Answer, request_id: str, now: float, *, keep_alive: bool) -> 
         f"Connection: {'keep-alive' if keep_alive else 'close'}",
     ]
     lines += [f"{name}: {value}" for name, value in answer.headers]
-    if answer.status != _NO_CONTENT:
+    if answer.status not in _BODILESS:
         lines += [f"Content-Type: {answer.content_type}", f"Content-Length: {len(answer.body) + answer.manner.pad}"]
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + answer.body

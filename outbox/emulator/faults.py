@@ -3,7 +3,7 @@
 A fault works at one of three stages. *Instead* of the broker: the request has no effect. As a *quirk* of the broker:
 the operation itself goes wrong. *After* the broker: the operation had its effect, its answer is disturbed. For one
 request the faults are tried in the order in which they were set; the first *instead* ends the search, quirks and
-*after*s add up.
+*after*s add up. A request that the broker refuses is answered as ever, and uses up no quirk or *after*.
 """
 
 import math
@@ -17,14 +17,14 @@ from outbox.emulator.exchange import Answer, Manner, Request
 from outbox.emulator.rejection import STATUS, Rejection
 from outbox.emulator.routes import OPERATIONS
 
-__all__ = ["KINDS", "Fault", "FaultError", "Faults", "Kind"]
+__all__ = ["EVERY_FAULT_TAKES", "KINDS", "Fault", "FaultError", "Faults", "Kind"]
 
 Result = Answer | Rejection
 _ANY = "any"
 _WANTED = {str: "a text", int: "a whole number", float: "a number"}
 _HEX = str.maketrans("0123456789ABCDEF", "123456789ABCDEF0")
 _BODY_MD5 = re.compile(rb"(?<=<MessageBodyMD5>)[0-9A-F]{32}")
-_HTML_502 = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_LARGEST_ERROR_S = 1e9
 
 
 class FaultError(ValueError):
@@ -57,13 +57,18 @@ def _reset(_fault: "Fault", _request: Request) -> Result:
     return Answer(200, manner=Manner(cut=0, reset=True))
 
 
+def _page(status: int, title: str, *headers: tuple[str, str]) -> Answer:
+    html = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
+    return Answer(status, html.encode(), "text/html", headers)
+
+
 def _html_502(_fault: "Fault", _request: Request) -> Result:
-    return Answer(502, _HTML_502, "text/html")
+    return _page(502, "502 Bad Gateway")
 
 
 def _redirect(fault: "Fault", request: Request) -> Result:
     location = fault.parameters["location"] or f"http://{request.headers.get('host', 'localhost')}{request.target}"
-    return Answer(fault.parameters["status"], _HTML_502, "text/html", (("Location", location),))
+    return _page(fault.parameters["status"], "Moved", ("Location", location))
 
 
 def _with_manner(answer: Answer, **manner: Any) -> Answer:
@@ -149,6 +154,19 @@ class Kind:
     instead: Callable[["Fault", Request], Result] | None = None
     after: Callable[["Fault", Answer], Result] | None = None
 
+    @property
+    def stage(self) -> str:
+        """``instead``, ``after`` or ``quirk``."""
+        return "instead" if self.instead else "after" if self.after else "quirk"
+
+    def describe(self) -> dict[str, Any]:
+        """Return its stage, its operation, and its own fields with the values they have unless given."""
+        return {
+            "stage": self.stage,
+            "op": self.op,
+            "takes": {name: one.default for name, one in self.parameters.items()},
+        }
+
 
 _COMMON = {
     "fault": Parameter(str),
@@ -195,7 +213,9 @@ KINDS: Mapping[str, Kind] = {
     "truncated": Kind("publish", {"bytes": Parameter(int, None, 0)}, after=_truncated),
     "garbled": Kind("publish", {}, after=_garbled),
     "wrong_md5": Kind("publish", {}, after=_wrong_md5),
-    "wrong_clock": Kind("publish", {"seconds": Parameter(float, 3600.0)}, after=_wrong_clock),
+    "wrong_clock": Kind(
+        "publish", {"seconds": Parameter(float, 3600.0, -_LARGEST_ERROR_S, _LARGEST_ERROR_S)}, after=_wrong_clock
+    ),
     "drip": Kind("publish", {"seconds": Parameter(float, 0.05, 0)}, after=_drip),
     "huge_body": Kind("publish", {"bytes": Parameter(int, 1_073_741_824, 1)}, after=_huge_body),
     "many_headers": Kind("publish", {"headers": Parameter(int, 100_000, 1, 1_000_000)}, after=_many_headers),
@@ -203,6 +223,9 @@ KINDS: Mapping[str, Kind] = {
     "lost_commit": Kind("commit", {}, after=_accept_then_drop),
 }
 """Every fault there is, by name."""
+
+EVERY_FAULT_TAKES: Mapping[str, Any] = {name: one.default for name, one in _COMMON.items() if name != "fault"}
+"""The fields that all faults have, and their values unless given; without ``op`` it is the kind's."""
 
 
 class Fault:
@@ -233,8 +256,9 @@ class Fault:
         self.rate = values["rate"]
         self.remaining = values["count"]
         self.topic = values["topic"]
+        self.seed = values["seed"]
         self.parameters = {name: values[name] for name in kind.parameters}
-        self._random = random.Random(values["seed"])  # noqa: S311 - no secret
+        self._random = random.Random(self.seed)  # noqa: S311 - no secret
 
     def happens(self, operation: str, topic: str) -> bool:
         """Decide about one request; a decision by rate draws one random number."""
@@ -246,10 +270,15 @@ class Fault:
             self.remaining -= 1
         return True
 
+    def give_back(self) -> None:
+        """It has not happened after all: the broker had refused the request."""
+        if self.remaining is not None:
+            self.remaining += 1
+
     def describe(self) -> dict[str, Any]:
         """Return the fields it is set with; ``count`` is what is left of it."""
         fields = {"fault": self.name, "op": self.op, "topic": self.topic, "rate": self.rate, "count": self.remaining}
-        return {**fields, **self.parameters}
+        return {**fields, "seed": self.seed, **self.parameters}
 
 
 class Faults:

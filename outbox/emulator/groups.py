@@ -12,19 +12,19 @@ __all__ = ["Cursor", "Group"]
 class Cursor:
     """A position in a growing list of messages, and the messages before it that are not acknowledged yet.
 
-    A message that is not acknowledged in time is handed out again, at most ``max_deliveries`` times in all; then it
-    is a dead letter.
+    A message that is not acknowledged in time is handed out again, at most ``max_redeliveries`` times; then it is a
+    dead letter.
     """
 
-    def __init__(self, messages: list[StoredMessage], redelivery_s: float, max_deliveries: int) -> None:
+    def __init__(self, messages: list[StoredMessage], redelivery_s: float, max_redeliveries: int) -> None:
         self._messages = messages
         self._redelivery_s = redelivery_s
-        self._max_deliveries = max_deliveries
+        self._max_redeliveries = max_redeliveries
         self._position = 0
         # In the order of next_at, because every delivery waits equally long.
         self._in_flight: dict[str, Delivery] = {}
         self._again: deque[Delivery] = deque()
-        self.dead_letters: list[StoredMessage] = []
+        self._dead_letters: list[StoredMessage] = []
 
     def take(self, now: float, limit: int, tags: Collection[str]) -> list[Delivery]:
         """Hand out what is due again, then what is new; messages of other tags are passed over for good."""
@@ -43,17 +43,15 @@ class Cursor:
         due = list(takewhile(lambda delivery: delivery.next_at <= now, self._in_flight.values()))
         for delivery in due:
             del self._in_flight[delivery.handle]
+        self._dead_letters += [delivery.message for delivery in due if delivery.times > self._max_redeliveries]
         # They were handed out before whatever a small batch has left over.
-        self._again.extendleft(reversed(due))
+        self._again.extendleft(delivery for delivery in reversed(due) if delivery.times <= self._max_redeliveries)
 
     def _hand_out_again(self, now: float, limit: int) -> list[Delivery]:
         taken: list[Delivery] = []
         while self._again and len(taken) < limit:
             delivery = self._again.popleft()
-            if delivery.times < self._max_deliveries:
-                taken.append(self._hand_out(delivery.message, now, delivery.first_at, delivery.times + 1))
-            else:
-                self.dead_letters.append(delivery.message)
+            taken.append(self._hand_out(delivery.message, now, delivery.first_at, delivery.times + 1))
         return taken
 
     def _advance(self, now: float, limit: int, tags: Collection[str]) -> list[Delivery]:
@@ -69,6 +67,11 @@ class Cursor:
         delivery = Delivery(message, new_handle(message), first_at, now + self._redelivery_s, times)
         self._in_flight[delivery.handle] = delivery
         return delivery
+
+    def dead_letters(self, now: float) -> list[StoredMessage]:
+        """Return what was handed out too often, in the order in which it was given up."""
+        self._expire(now)
+        return self._dead_letters
 
     def acknowledge(self, handle: str, now: float) -> bool:
         """End a delivery; False when its time is over or a later delivery has replaced it."""
@@ -96,7 +99,7 @@ class Group:
     def __init__(self, log: list[StoredMessage], shards: dict[str, list[StoredMessage]], rules: Rules) -> None:
         self._rules = rules
         self._shards = shards
-        self._unordered = Cursor(log, rules.redelivery_s, rules.max_deliveries)
+        self._unordered = Cursor(log, rules.redelivery_s, rules.max_redeliveries)
         self._ordered: dict[str, Cursor] = {}
         # Handles stay here after a redelivery has replaced them, so that a late one is told from an unknown one.
         self._cursor_of: dict[str, Cursor] = {}
@@ -109,7 +112,7 @@ class Group:
         """Hand out up to ``limit`` messages, those of one shard in its order; a shard that was served goes last."""
         for shard, messages in self._shards.items():
             if shard not in self._ordered:
-                self._ordered[shard] = Cursor(messages, self._rules.ordered_redelivery_s, self._rules.max_deliveries)
+                self._ordered[shard] = Cursor(messages, self._rules.ordered_redelivery_s, self._rules.max_redeliveries)
         taken: list[Delivery] = []
         for shard, cursor in list(self._ordered.items()):
             served = self._remember(cursor, cursor.take_in_order(now, limit - len(taken), tags))
@@ -140,10 +143,10 @@ class Group:
         del self._cursor_of[handle]
         return None
 
-    def dead_letters(self) -> list[StoredMessage]:
+    def dead_letters(self, now: float) -> list[StoredMessage]:
         """Return the messages that were handed out as often as the rules allow and never acknowledged."""
         cursors = [self._unordered, *self._ordered.values()]
-        return [message for cursor in cursors for message in cursor.dead_letters]
+        return [message for cursor in cursors for message in cursor.dead_letters(now)]
 
     def next_due(self, *, ordered: bool) -> float | None:
         """Return when time alone brings something again (epoch seconds), None when nothing is in flight."""

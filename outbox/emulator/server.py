@@ -175,6 +175,10 @@ class Emulator:
         """
         return self._call(lambda: self._site.control.ledger(after, bodies=bodies))
 
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Return what groups were given too often: entries as in the ledger, and the ``group``."""
+        return self._call(self._site.broker.dead_letters)
+
     def clear_ledger(self) -> None:
         """Forget what was accepted, and count requests from 0 again; topics keep their messages."""
         self._call(self._site.control.forget)
@@ -219,6 +223,7 @@ def serve(
     *,
     security_token: str | None = None,
     strict_topics: Mapping[str, str] | None = None,
+    rules: Rules | None = None,
     on_listening: Callable[[str], None],
 ) -> None:
     """Be the emulator until SIGINT or SIGTERM, which end it at once, also while clients poll.
@@ -229,13 +234,14 @@ def serve(
         keys: AccessKeyId → AccessKeySecret.
         security_token: the only ``security-token`` to let in; None lets in any, and none.
         strict_topics: see `Emulator`.
+        rules: see `Emulator`.
         on_listening: called once with the URL, when it takes requests.
 
     Raises:
         OSError: when the address cannot be listened at.
         ValueError: for a strict topic of an unknown kind.
     """
-    site = Site(keys, security_token, strict_topics)
+    site = Site(keys, security_token, strict_topics, rules)
 
     async def main() -> None:
         listener = _Listener(site, host, port)

@@ -14,14 +14,14 @@ class Rules:
     Attributes:
         redelivery_s: seconds until a message that is not acknowledged is handed out again.
         ordered_redelivery_s: the same in ordered consumption.
-        max_deliveries: how often a message is handed to one group before it is a dead letter.
+        max_redeliveries: how often a message is handed to one group again before it is a dead letter.
         offer_every_s: seconds from one check of a half message to the next.
         half_life_s: seconds after which a half message that was not ended is dropped.
     """
 
     redelivery_s: float = 300.0
     ordered_redelivery_s: float = 60.0
-    max_deliveries: int = 288
+    max_redeliveries: int = 288
     offer_every_s: float = 10.0
     half_life_s: float = 86400.0
 

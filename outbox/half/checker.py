@@ -16,7 +16,18 @@ from uuid import uuid4
 from outbox.clock import SYSTEM, Clock
 from outbox.errors import DatabaseError
 from outbox.half.decisions import ALARMING, CANARY, Adopt, Commit, Leave, Offer, Reason, Rollback, decide, offer_of
-from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, NotFound, Outcome, Paused, Sent, Unknown
+from outbox.outcomes import (
+    TOO_LARGE,
+    Checked,
+    CheckOutcome,
+    Ended,
+    EndOutcome,
+    NotFound,
+    Outcome,
+    Paused,
+    Sent,
+    Unknown,
+)
 from outbox.retry import half_deadline_s
 from outbox.store import checks, halves
 from outbox.store.checks import Heard, Topic
@@ -138,6 +149,8 @@ class Checker:
         self._stopping = False
         self._enough: Callable[[], bool] = lambda: False
         self._tended_at: float | None = None
+        # Half messages of that topic that one answer has room for. It never grows again: each try would cost an answer.
+        self._room: dict[Topic, int] = {}
 
     def run(self, until: Callable[[], bool] = lambda: False, enough: Callable[[], bool] = lambda: False) -> CheckCounts:
         """Go round until `stop` is called, or ``until`` says so after a round, or ``enough`` between two polls.
@@ -185,7 +198,7 @@ class Checker:
         place, offered = _Place(topic, client, self._origin(topic.destination)), 0
         while not self._is_over() and (found := self._poll(place)):
             offered += found
-            if found < _MOST:
+            if found < self._room.get(topic, _MOST):
                 break
         self._tend(place)
         return offered
@@ -195,10 +208,11 @@ class Checker:
     def _poll(self, place: _Place) -> int:
         """Ask once, and answer what was offered; returns how many half messages were."""
         deadline_s, topic = self._config.request_deadline_s, place.topic
+        limit = self._room.get(topic, _MOST)
         checks.open_poll(self._database, self._name, topic, for_s=deadline_s + 2 * _LATE_S)
         self.counts.polls += 1
         # It does not wait: an open mark holds up every other checker's proof, should this process be killed.
-        outcome = place.client.check(topic.topic, _MOST, 0, deadline_s=deadline_s)
+        outcome = place.client.check(topic.topic, limit, 0, deadline_s=deadline_s)
         until = self._clock.monotonic() + _LATE_S
         match outcome:
             case Checked(halves=found, damaged=damaged):
@@ -208,7 +222,9 @@ class Checker:
                 return len(asked)
             case Paused(fault=fault) | Unknown(fault=fault):
                 self.counts.failed_polls += 1
-                log.warning("outbox.poll_failed", extra={"topic": topic.topic, "code": fault.code})
+                log.warning("outbox.poll_failed", extra={"topic": topic.topic, "code": fault.code, "limit": limit})
+                if fault.code == TOO_LARGE:
+                    self._room[topic] = max(1, limit // 2)
                 checks.fail_poll(self._database, self._name, topic)
                 return 0
 

@@ -134,7 +134,10 @@ class Marker:
             reason=f"{pause.fault.code}: {pause.fault.text}",
             failures=pause.failures,
         )
-        log.warning("outbox.paused", extra=lane_fields(pause.lane) | {"for_s": pause.for_s, "code": pause.fault.code})
+        fault = pause.fault
+        clocks = {} if fault.clock_offset_s is None else {"clock_offset_seconds": round(fault.clock_offset_s)}
+        extra = lane_fields(pause.lane) | {"for_s": pause.for_s, "code": fault.code} | clocks
+        log.warning("outbox.paused", extra=extra)
 
     def _resume(self, lane: Lane) -> None:
         pauses.end_automatic_pause(self._database, lane)

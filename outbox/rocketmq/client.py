@@ -6,36 +6,41 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from outbox.errors import MessageError
-from outbox.outcomes import CheckOutcome, EndOutcome, Fault, Outcome, Paused, Refused
-from outbox.rocketmq.answers import check_outcome_of, end_outcome_of, epoch_of, outcome_of
+from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, Fault, Outcome, Paused, Refused, Sent
+from outbox.rocketmq.answers import check_outcome_of, end_outcome_of, outcome_of
+from outbox.rocketmq.codes import EXPIRED
 from outbox.rocketmq.credentials import Keyring
+from outbox.rocketmq.frames import without_frames
 from outbox.rocketmq.signature import MQ_VERSION, authorization, signature
+from outbox.rocketmq.timing import Timing
 from outbox.rocketmq.transport import HttpAnswer, HttpRequest, NoAnswer, Transport
 from outbox.rocketmq.wire import publish_xml, receipt_handles_xml
 from outbox.settings import Destination
 
 __all__ = ["Client"]
 
+T = TypeVar("T")
+
 _CONTENT_TYPE: Final = "text/xml;charset=utf-8"
 _USER_AGENT: Final = f"rocketmq-outbox/{version('rocketmq-outbox')}"
 _TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LARGEST_OFFSET_S = 86_400.0
 
 
 class Client:
     """The publishing side of the HTTP API, for one destination. Safe to share between threads.
 
     `publish` is `request_for`, ``transport.send`` and `outcome_of` in a row; an engine that keeps many requests in
-    flight from one thread calls the first and the last itself.
+    flight from one thread calls the first and the last itself. Requests are dated as `outbox.rocketmq.timing` says.
 
     Args:
         destination: instance and credentials; its endpoint is the transport's. A `Keyring` where keys may change while
             the process runs.
         transport: what sends the requests.
         wall_clock: seconds since 1970, for the ``Date`` header, which the broker takes within 15 minutes of its own.
+        monotonic: seconds that never go back, by which the broker's clock is remembered.
 
     Raises:
         ConfigError: an instance id, group id or credential could not be sent unchanged as part of a request line or
@@ -43,11 +48,15 @@ class Client:
     """
 
     def __init__(
-        self, destination: Destination | Keyring, transport: Transport, wall_clock: Callable[[], float] = time.time
+        self,
+        destination: Destination | Keyring,
+        transport: Transport,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keyring = destination if isinstance(destination, Keyring) else Keyring(lambda: destination)
         self._transport = transport
-        self._wall_clock = wall_clock
+        self._timing = Timing(wall_clock, monotonic, authenticated=self._keyring.endpoint.startswith("https:"))
         self._headers = {
             "Content-Type": _CONTENT_TYPE,
             "x-mq-version": MQ_VERSION,
@@ -56,21 +65,16 @@ class Client:
             "Connection": "keep-alive",
         }
         self._dated = (0, "")
-        self._last_date = ""
-        self._clock_offset_s: float | None = None
 
     def __repr__(self) -> str:
         return f"Client(destination={self._keyring.name!r})"
 
     @property
     def clock_offset_s(self) -> float | None:
-        """Seconds by which the broker's clock was last seen ahead of ours, to about a second.
+        """Seconds by which the broker's clock is ahead of ours, to about a second; None until an answer has told."""
+        return self._timing.offset_s
 
-        From the ``Date`` of answers: informs, and changes nothing. None until one was seen; a date more than 24 hours
-        off is taken for nonsense and passed over.
-        """
-        return self._clock_offset_s
-
+    @without_frames
     def publish(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> Outcome:
         """Publish one message, once.
 
@@ -85,7 +89,7 @@ class Client:
             request = self.request_for(topic, body, tag, properties, deadline_s=deadline_s)
         except MessageError as error:
             return Refused(Fault("InvalidTopic", str(error)))
-        return self.outcome_of(self._transport.send(request), body)
+        return self.outcome_of(request, self._send(request), body)
 
     def request_for(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> HttpRequest:
         """The request that publishes one message, signed now. Arguments as for `publish`.
@@ -114,6 +118,7 @@ class Client:
         whole = f"{properties}outbox_replay:{replay}|outbox_origin:{origin}|"
         return self.publish(topic, body, tag, whole, deadline_s=deadline_s)
 
+    @without_frames
     def end(
         self, topic: str, receipt_handle: str, how: Literal["commit", "rollback"], *, deadline_s: float
     ) -> EndOutcome:
@@ -128,10 +133,12 @@ class Client:
         if not _TOPIC.fullmatch(topic):
             return Paused(Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -"))
         xml = receipt_handles_xml([receipt_handle])
-        answer = self._transport.send(self._request("DELETE", topic, (("trans", how),), xml, deadline_s))
-        now = self._note(answer)
-        return end_outcome_of(answer, now=now, hidden=(*self._keyring.secrets(), receipt_handle))
+        request = self._request("DELETE", topic, (("trans", how),), xml, deadline_s)
+        answer = self._send(request)
+        hidden = (*self._keyring.secrets(), receipt_handle)
+        return self._learnt(request, answer, end_outcome_of(answer, now=self._timing.wall(), hidden=hidden))
 
+    @without_frames
     def check(self, topic: str, limit: int, wait_s: int, *, deadline_s: float) -> CheckOutcome:
         """Ask which half messages of the topic are to be checked.
 
@@ -145,19 +152,20 @@ class Client:
             return Paused(Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -"))
         wait = (("waitseconds", str(wait_s)),) if wait_s else ()
         query = (("numOfMessages", str(limit)), *wait, ("trans", "pop"))
-        answer = self._transport.send(self._request("GET", topic, query, b"", deadline_s))
-        now = self._note(answer)
-        return check_outcome_of(answer, now=now, hidden=self._keyring.secrets())
+        request = self._request("GET", topic, query, b"", deadline_s)
+        answer = self._send(request)
+        hidden = self._keyring.secrets()
+        return self._learnt(request, answer, check_outcome_of(answer, now=self._timing.wall(), hidden=hidden))
 
     @property
     def group_id(self) -> str:
         """The group that half messages are ended and checked in; empty where the destination has none."""
-        return self._keyring.current(self._wall_clock()).group_id
+        return self._keyring.current(self._timing.now()).group_id
 
     def _request(
         self, method: str, topic: str, query: tuple[tuple[str, str], ...], xml: bytes, deadline_s: float
     ) -> HttpRequest:
-        now = self._wall_clock()
+        now = self._timing.now()
         destination = self._keyring.current(now)
         consumer = [("consumer", destination.group_id)] if query else []
         namespace = [("ns", destination.instance_id)] if destination.instance_id else []
@@ -165,18 +173,24 @@ class Client:
         target = f"/topics/{topic}/messages{'?' if given else ''}{given}"
         return HttpRequest(method, target, self._signed(destination, method, target, xml, now), xml, deadline_s)
 
-    def _note(self, answer: HttpAnswer | NoAnswer) -> float:
-        """Learn what any answer tells, and return the time it was learnt."""
-        now = self._wall_clock()
+    def _send(self, request: HttpRequest) -> HttpAnswer | NoAnswer:
+        refusal = self._timing.refusal()
+        return self._transport.send(request) if refusal is None else NoAnswer(refusal)
+
+    def outcome_of(self, request: HttpRequest, answer: HttpAnswer | NoAnswer, body: str) -> Outcome:
+        """What the answer to ``request`` means for the message whose text was ``body``."""
+        hidden = self._keyring.secrets()
+        return self._learnt(request, answer, outcome_of(answer, body, now=self._timing.wall(), hidden=hidden))
+
+    def _learnt(self, request: HttpRequest, answer: HttpAnswer | NoAnswer, outcome: T) -> T:
+        """The outcome, after what the answer tells of clock and keys has been taken note of."""
         if isinstance(answer, HttpAnswer):
-            self._note_clock(answer.headers.get("Date", ""), now)
+            taken = isinstance(outcome, Sent | Ended | Checked)
+            if taken or (isinstance(outcome, Paused) and outcome.fault.code == EXPIRED):
+                self._timing.learn(answer.headers.get("Date", ""), request.headers["Date"], taken=taken)
             if answer.status == HTTPStatus.FORBIDDEN:
                 self._keyring.refused()
-        return now
-
-    def outcome_of(self, answer: HttpAnswer | NoAnswer, body: str) -> Outcome:
-        """What the answer means for the message whose text was ``body``."""
-        return outcome_of(answer, body, now=self._note(answer), hidden=self._keyring.secrets())
+        return outcome
 
     def _signed(self, destination: Destination, method: str, target: str, body: bytes, now: float) -> dict[str, str]:
         date = self._date(now)
@@ -200,12 +214,3 @@ class Client:
             # One assignment, so that no thread can read the second of one date with the text of another.
             self._dated = (second, text)
         return text
-
-    def _note_clock(self, date: str, now: float) -> None:
-        # The same text as last time cannot tell anything new; parsing it would cost more than signing a request.
-        if date == self._last_date:
-            return
-        self._last_date = date
-        at = epoch_of(date)
-        if at is not None and abs(at - now) <= _LARGEST_OFFSET_S:
-            self._clock_offset_s = at - now

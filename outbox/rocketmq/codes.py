@@ -1,21 +1,37 @@
-"""What each answer to a publish means, as data: one table by the broker's ``<Code>``, one by HTTP status.
+"""What each answer to a publish, a commit, a rollback or a poll means, as data. Pure.
 
-The code decides first, because the status alone does not tell passing from permanent: throttling is a 400, clock skew a
-408. The status decides where there is no code, or none that this table knows.
+Three questions, one after the other: does the operation have a meaning of its own for this answer (`ENDINGS`,
+`CHECKS`)? Does the broker's ``<Code>`` decide under this status (`CODES`)? If not, the status does (`STATUSES`). The
+code comes before the status, because the status alone does not tell passing from permanent: throttling is a 400, clock
+skew a 408. Under a 5xx nothing but throttling is believed: whoever fails may have done the work before.
 
 Sources: "Error codes for the HTTP client SDK"; statuses and codes that only the official SDKs or issues name are the
 same everywhere they are named. What an answer does not prove is taken as unknown: a message counts as not accepted only
 where the broker, or whoever answered in its place, says that it did not do the work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from types import MappingProxyType
+from typing import Final
 
-from outbox.outcomes import Paused, Refused, Retry, Unknown
+from outbox.outcomes import Checked, Ended, NotFound, Paused, Refused, Retry, Unknown
 
-__all__ = ["CODES", "STATUSES", "Rule", "rule_for"]
+__all__ = [
+    "ANY_OTHER_CODE",
+    "ANY_OTHER_STATUS",
+    "AS_ENDING",
+    "CHECKS",
+    "CODES",
+    "ENDINGS",
+    "EXPIRED",
+    "STATUSES",
+    "Rule",
+    "rule_for",
+]
+
+_REFUSALS = range(400, 500)
+_ERRORS = range(400, 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +42,21 @@ class Rule:
         outcome: the kind of outcome.
         because: why, in words that an operator can act on.
         accepted: as in `outbox.outcomes.Fault`: False when the message was certainly not taken, None when unknown.
+        under: of a code: the statuses under which it decides.
     """
 
     outcome: type[Refused | Paused | Retry | Unknown]
     because: str
     accepted: bool | None = False
+    under: Collection[int] = _REFUSALS
 
 
 def _unknown(because: str) -> Rule:
     return Rule(Unknown, because, accepted=None)
 
+
+#: The code for a Date that is too far from the broker's clock.
+EXPIRED: Final = "TimeExpired"
 
 _NOT_A_PUBLISH = "an answer to another operation than a publish; it makes no sense here"
 
@@ -57,14 +78,14 @@ CODES: Mapping[str, Rule] = MappingProxyType(
         # The clock: the broker takes dates within 15 minutes of its own.
         "InvalidDateHeader": Rule(Paused, "the Date header was not understood: look for a proxy"),
         "MissingDateHeader": Rule(Paused, "the Date header did not arrive: look for a proxy"),
-        "TimeExpired": Rule(Paused, "this machine's clock is more than 15 minutes off: set it"),
+        EXPIRED: Rule(Paused, "this machine's clock is more than 15 minutes off: set it"),
         # The endpoint and the topic.
         "InvalidRequestURL": Rule(Paused, "the endpoint is not one of the HTTP API: check OUTBOX_ENDPOINT"),
         "SubscriptionNotExist": Rule(Paused, "the group does not exist: check OUTBOX_GROUP_ID"),
         "TopicNotExist": Rule(Paused, "the topic does not exist, or takes another type of message"),
         # The quota.
-        "QpsLimitExceeded": Rule(Paused, "the instance's limit of requests a second is reached"),
-        "Throttling": Rule(Paused, "the broker asks for fewer requests"),
+        "QpsLimitExceeded": Rule(Paused, "the instance's limit of requests a second is reached", under=_ERRORS),
+        "Throttling": Rule(Paused, "the broker asks for fewer requests", under=_ERRORS),
         # The broker itself: it may have done the work before it failed.
         "InternalError": _unknown("the broker failed"),
         "InternalServerError": _unknown("the broker failed"),
@@ -79,11 +100,12 @@ CODES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
-#: An error page: a 4xx with no ``<Code>`` to it. A code that is missing from `CODES` is the broker's all the same.
-_NOT_THE_BROKERS = Rule(Paused, "an error that is not the broker's: a proxy, firewall or wrong endpoint answered")
-_UNKNOWN_CODE = Rule(Retry, "an error of the broker's that this version does not know")
-_UNAVAILABLE = Rule(Paused, "the service is unavailable; it may have done the work before", accepted=None)
-_NOT_AN_ANSWER = _unknown("no answer that a publish can have: something stands in the broker's place")
+#: For a code that is missing above. Some statuses say by themselves whose fault it is, whatever the code.
+ANY_OTHER_CODE = Rule(
+    Retry,
+    "an error of the broker's that this version does not know",
+    under=frozenset(_REFUSALS) - {401, 403, 407, 408, 413, 429},
+)
 
 #: By status, exact ones before ranges; the first that holds the status counts.
 STATUSES: Mapping[range, Rule] = MappingProxyType(
@@ -98,29 +120,54 @@ STATUSES: Mapping[range, Rule] = MappingProxyType(
         # The one 4xx of a proxy that is about this message and not about the proxy: pausing would stop the others.
         range(413, 414): Rule(Retry, "the request is too large for somebody on the way"),
         range(429, 430): Rule(Paused, "fewer requests are asked for"),
-        range(503, 504): _UNAVAILABLE,
+        range(503, 504): Rule(Paused, "the service is unavailable; it may have done the work before", accepted=None),
         range(200, 300): _unknown("success, but not the 201 of a publish: somebody may have passed the request on"),
         # A redirect is never followed: it would carry the signature elsewhere. A 303 may follow work that was done.
         range(300, 400): Rule(Paused, "a redirect, which no broker sends: a proxy answered", accepted=None),
-        range(400, 500): _NOT_THE_BROKERS,
+        range(400, 500): Rule(
+            Paused, "an error that is not the broker's: a proxy, firewall or wrong endpoint answered"
+        ),
         range(500, 600): _unknown("the broker, or a gateway before it, failed"),
     }
 )
 
+#: For a status that no row above holds.
+ANY_OTHER_STATUS = _unknown("no answer that a publish can have: something stands in the broker's place")
 
-def rule_for(status: int, code: str | None) -> Rule:
+#: What ends a commit or a rollback, by status and by what the answer's XML says: its ``<Code>``, its root in brackets,
+#: or nothing that can be read. ``<Errors>`` names the one handle that was sent.
+ENDINGS: Mapping[tuple[int, str], type[Ended | NotFound]] = MappingProxyType(
+    {
+        (204, ""): Ended,
+        (404, "<Errors>"): NotFound,
+        (404, "MessageNotExist"): NotFound,
+        (404, "ReceiptHandleError"): NotFound,
+        (400, "ReceiptHandleError"): NotFound,
+    }
+)
+
+#: What a poll for checks may find, in the same way; the second is the broker's word for nothing.
+CHECKS: Mapping[tuple[int, str], type[Checked]] = MappingProxyType(
+    {
+        (200, "<Messages>"): Checked,
+        (404, "MessageNotExist"): Checked,
+    }
+)
+
+#: Any other answer to these operations: from what a publish would make of it to what they do.
+AS_ENDING: Mapping[type[Refused | Paused | Retry | Unknown], type[Paused | Unknown]] = MappingProxyType(
+    {Paused: Paused, Refused: Paused, Retry: Unknown, Unknown: Unknown}
+)
+
+
+def rule_for(status: int, code: str) -> Rule:
     """The rule for an answer that is not a readable 201.
 
     Args:
         status: HTTP status, any integer.
-        code: ``<Code>`` of the answer's ``<Error>``, None where there was no readable one. It counts only where the
-            status says that there was an error.
+        code: ``<Code>`` of the answer's ``<Error>``, empty where there was no readable one.
     """
-    by_status = next((rule for statuses, rule in STATUSES.items() if status in statuses), _NOT_AN_ANSWER)
-    if code is None or status < HTTPStatus.BAD_REQUEST:
-        return by_status
-    by_code = CODES.get(code)
-    if by_code is None:
-        return _UNKNOWN_CODE if by_status is _NOT_THE_BROKERS else by_status
-    # An outage must not burn attempts, whatever name the failing service gives it.
-    return _UNAVAILABLE if by_status is _UNAVAILABLE and by_code.outcome is Unknown else by_code
+    by_code = CODES.get(code, ANY_OTHER_CODE)
+    if code and status in by_code.under:
+        return by_code
+    return next((rule for statuses, rule in STATUSES.items() if status in statuses), ANY_OTHER_STATUS)

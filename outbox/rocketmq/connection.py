@@ -41,12 +41,14 @@ class Exchange(Timeout):
 
     Attributes:
         sent: whether any byte of the request has been handed to the socket.
+        in_head: whether the end of the answer's head is still to come.
     """
 
     def __init__(self, deadline_s: float) -> None:
         # urllib3 refuses a timeout of nothing; what is left is counted below.
         super().__init__(total=max(deadline_s, _SLACK_S))
         self.sent = False
+        self.in_head = True
         self._over_at = monotonic() + deadline_s
         self._received = 0
 
@@ -70,7 +72,10 @@ class Exchange(Timeout):
 
         Raises:
             AnswerTooLargeError: they are more than any answer has.
+            ConnectionError: there are none, although the head goes on: http.client would take it for complete.
         """
+        if not received and self.in_head:
+            raise ConnectionResetError("the connection ended within the head of the answer")
         self._received += received
         if self._received > MAX_ANSWER_BYTES:
             raise AnswerTooLargeError(f"more than {MAX_ANSWER_BYTES} bytes of answer")
@@ -127,8 +132,13 @@ def tls_context(ca_bundle: str) -> ssl.SSLContext:
 class _StrictResponse(HTTPResponse):
     """An answer whose headers are whole. urllib3 reads on past broken ones, and logs what it could not parse."""
 
+    def __init__(self, sock: "_TimedSocket", *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self._exchange = sock.exchange
+
     def begin(self) -> None:
         super().begin()
+        self._exchange.in_head = False
         if self.headers.defects or self.headers.get_payload():
             raise BrokenHeadersError
 

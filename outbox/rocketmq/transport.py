@@ -21,6 +21,7 @@ from outbox.endpoint import checked_endpoint
 from outbox.outcomes import Fault
 from outbox.rocketmq.connection import Exchange, TimedPool, TimedTlsPool, tls_context
 from outbox.rocketmq.faults import fault_of
+from outbox.rocketmq.frames import without_frames
 
 __all__ = ["DEFAULT_IDLE_S", "HttpAnswer", "HttpRequest", "NoAnswer", "RequestsTransport", "Transport"]
 
@@ -110,6 +111,7 @@ class RequestsTransport:
     def __repr__(self) -> str:
         return f"RequestsTransport({self._endpoint!r})"
 
+    @without_frames
     def send(self, request: HttpRequest) -> HttpAnswer | NoAnswer:
         """Send one request once, and read the whole answer, by the request's deadline."""
         if os.getpid() != self._pid:

@@ -5,12 +5,14 @@ a raw carriage return into a line feed, so it is written as a reference).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from outbox.rocketmq.document import Document, UnreadableXmlError, read_document
 
 __all__ = [
+    "Answer",
     "BrokerError",
     "Delivery",
     "HandleError",
@@ -18,9 +20,7 @@ __all__ = [
     "Published",
     "UnreadableXmlError",
     "publish_xml",
-    "read_error",
-    "read_handle_errors",
-    "read_messages",
+    "read_answer",
     "read_published",
     "receipt_handles_xml",
 ]
@@ -30,6 +30,8 @@ _NAMESPACE = 'xmlns="http://mq.aliyuncs.com/doc/v1/"'
 _MESSAGE = f"{_DECLARATION}<Message {_NAMESPACE}><MessageBody>"
 _RECEIPT_HANDLES = f"{_DECLARATION}<ReceiptHandles {_NAMESPACE}>"
 _HEX_32 = re.compile(r"[0-9A-Fa-f]{32}")
+# int() takes more than digits, and digits without end become numbers that no float holds.
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,10 @@ class Messages:
     damaged: int
 
 
+#: ``<Message>``, ``<Error>``, ``<Errors>`` or ``<Messages>``.
+Answer = Published | BrokerError | tuple[HandleError, ...] | Messages
+
+
 def publish_xml(body: str, tag: str | None, properties: str) -> bytes:
     """The request body of a publish.
 
@@ -120,61 +126,62 @@ def read_published(xml: bytes) -> Published:
     Raises:
         UnreadableXmlError: also when MessageId or MessageBodyMD5 is missing or is not 32 hexadecimal digits.
     """
-    fields = _read(xml, "Message").fields
+    document = read_document(xml)
+    if document.root != "Message":
+        raise UnreadableXmlError("the root is not <Message>")
+    return _published(document)
+
+
+def read_answer(xml: bytes) -> Answer:
+    """Read any answer, as its root says.
+
+    Raises:
+        UnreadableXmlError: also where something is missing: ids and digest as for `read_published`, the ``<Code>`` of
+            an error, one error at least of several. Of messages only the answer as a whole: a damaged one is counted.
+    """
+    document = read_document(xml)
+    if document.root not in _READERS:
+        raise UnreadableXmlError(f"the root is none of {', '.join(f'<{root}>' for root in _READERS)}")
+    return _READERS[document.root](document)
+
+
+def _published(document: Document) -> Published:
+    fields = document.fields
     return Published(
         _hex_32(fields, "MessageId"), _hex_32(fields, "MessageBodyMD5"), fields.get("ReceiptHandle") or None
     )
 
 
-def read_error(xml: bytes) -> BrokerError:
-    """Read the ``<Error>`` of a 4xx or 5xx.
-
-    Raises:
-        UnreadableXmlError: also when ``<Code>`` is missing or empty; the other elements may be.
-    """
-    fields = _read(xml, "Error").fields
+def _error(document: Document) -> BrokerError:
+    fields = document.fields
     code = fields.get("Code", "").strip()
     if not code:
         raise UnreadableXmlError("no <Code>")
     return BrokerError(code, fields.get("Message", ""), fields.get("RequestId", ""))
 
 
-def read_messages(xml: bytes) -> Messages:
-    """Read the ``<Messages>`` of a poll.
+def _handle_errors(document: Document) -> tuple[HandleError, ...]:
+    if not document.records:
+        raise UnreadableXmlError("no <Error>")
+    return tuple(
+        HandleError(fields.get("ErrorCode", ""), fields.get("ErrorMessage", ""), fields.get("ReceiptHandle", ""))
+        for _, fields in document.records
+    )
 
-    Raises:
-        UnreadableXmlError: the answer as a whole; a single damaged message is counted, not raised.
-    """
-    document = _read(xml, "Messages")
+
+def _messages(document: Document) -> Messages:
     readable = [delivery for _, fields in document.records if (delivery := _delivery(fields)) is not None]
     # An element with no children at all is a field to the reader, and a message without anything to us.
     return Messages(tuple(readable), len(document.records) + len(document.fields) - len(readable))
 
 
-def read_handle_errors(xml: bytes) -> tuple[HandleError, ...]:
-    """Read the ``<Errors>`` of an acknowledgement, commit or rollback: one for each handle that failed.
-
-    Raises:
-        UnreadableXmlError: also when no error is listed.
-    """
-    records = _read(xml, "Errors").records
-    if not records:
-        raise UnreadableXmlError("no <Error>")
-    return tuple(
-        HandleError(fields.get("ErrorCode", ""), fields.get("ErrorMessage", ""), fields.get("ReceiptHandle", ""))
-        for _, fields in records
-    )
+_READERS: Mapping[str, Callable[[Document], Answer]] = MappingProxyType(
+    {"Message": _published, "Error": _error, "Errors": _handle_errors, "Messages": _messages}
+)
 
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
-
-
-def _read(xml: bytes, root: str) -> Document:
-    document = read_document(xml)
-    if document.root != root:
-        raise UnreadableXmlError(f"the root is not <{root}>")
-    return document
 
 
 def _hex_32(fields: dict[str, str], name: str) -> str:
@@ -184,17 +191,30 @@ def _hex_32(fields: dict[str, str], name: str) -> str:
     return value
 
 
+def _number(fields: dict[str, str], name: str) -> int:
+    if not _NUMBER.fullmatch(fields[name]):
+        raise UnreadableXmlError(f"no <{name}> of 1 to 18 digits")
+    return int(fields[name])
+
+
+def _handle(fields: dict[str, str]) -> str:
+    handle = fields["ReceiptHandle"]
+    if not handle:
+        raise UnreadableXmlError("no <ReceiptHandle>")
+    return handle
+
+
 def _delivery(fields: dict[str, str]) -> Delivery | None:
     try:
         return Delivery(
             message_id=_hex_32(fields, "MessageId"),
-            receipt_handle=fields["ReceiptHandle"],
+            receipt_handle=_handle(fields),
             body=fields["MessageBody"],
             tag=fields.get("MessageTag", ""),
             properties=fields.get("Properties", ""),
-            published_at_ms=int(fields["PublishTime"]),
-            next_consume_at_ms=int(fields["NextConsumeTime"]),
-            consumed_times=int(fields["ConsumedTimes"]),
+            published_at_ms=_number(fields, "PublishTime"),
+            next_consume_at_ms=_number(fields, "NextConsumeTime"),
+            consumed_times=_number(fields, "ConsumedTimes"),
         )
-    except (KeyError, ValueError):
+    except (KeyError, UnreadableXmlError):
         return None

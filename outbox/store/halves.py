@@ -7,7 +7,7 @@ sender that lost its lease may still win, and nothing is lost when it does not.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -90,8 +90,8 @@ class HalfRow:
     destination: str
     topic: str
     tag: str | None
-    properties: str
-    body: str
+    properties: str = field(repr=False)
+    body: str = field(repr=False)
     state: State
     message_id: str | None
     replays: int

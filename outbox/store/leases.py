@@ -1,7 +1,7 @@
 """What claiming a row does to it, whichever way the row was found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -64,11 +64,11 @@ class ClaimedRow:
     destination: str
     topic: str
     tag: str | None
-    properties: str
+    properties: str = field(repr=False)
     ordering_key: str | None
     deliver_at: datetime | None
     transaction_check_s: int | None
-    body: str | None
+    body: str | None = field(repr=False)
     body_bytes: int
     attempts: int
     unknown_outcomes: int

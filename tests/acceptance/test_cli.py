@@ -17,6 +17,8 @@ import pytest
 
 from outbox import __version__
 from tests.commands import KEYS, Commands
+from tests.emulator_api import ApiClient
+from tests.emulator_process import EmulatorProcess
 
 # The keys that interrupt work only on the terminal that a process has taken for its own.
 TAKE_THE_TERMINAL = (
@@ -136,6 +138,26 @@ def test_first_steps(database_url):
     assert [BODY, BODY] == [published["body"], shown["body"]]
     assert ("sent", published["message_id"]) == (shown["state"], shown["message_id"])
     assert (0, True) == (process.returncode, "emulator" in banner)
+
+
+def test_emulator_redelivers_as_told():
+    """When and how often a message comes again is set on the command line; then it is a dead letter."""
+    options = ("--redelivery-s", "7", "--ordered-redelivery-s", "5", "--max-redeliveries", "1")
+    with Program(**KEYS).running("emulator", "--port", "0", *options) as process:
+        emulator = EmulatorProcess(process, process.stdout.readline().strip().removeprefix("listening on "))
+        with ApiClient(emulator.url, *KEYS.values()) as client:
+            client.publish("orders", "a")
+            deliveries = []
+            for trans in (None, None, None, "order"):
+                deliveries += [client.consume("orders", f"GID_{trans}", trans=trans).messages]
+                emulator.advance(7)
+        with urllib.request.urlopen(f"{emulator.url}/_emulator/dead_letters") as answer:
+            dead = json.load(answer)["messages"]
+
+    waits = [int(one["NextConsumeTime"]) - int(one["FirstConsumeTime"]) for messages in deliveries for one in messages]
+    assert [1, 1, 0, 1] == [len(messages) for messages in deliveries]
+    assert [7000, 14_000, 5000] == [pytest.approx(wait_ms, abs=1000) for wait_ms in waits]
+    assert ["GID_None"] == [one["group"] for one in dead]
 
 
 def test_version_is_told():

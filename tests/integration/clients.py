@@ -37,9 +37,10 @@ def connect():
     transports = []
 
     def build(server, *, wall_clock=lambda: NOW, verify=True, idle_s=10.0, pool_size=4, url=None, **options):
-        transport = RequestsTransport(url or server.url, pool_size=pool_size, idle_s=idle_s, verify=verify)
+        endpoint = url or server.url
+        transport = RequestsTransport(endpoint, pool_size=pool_size, idle_s=idle_s, verify=verify)
         transports.append(transport)
-        return Client(destination(**options), transport, wall_clock)
+        return Client(destination(endpoint, **options), transport, wall_clock)
 
     yield build
     for transport in transports:

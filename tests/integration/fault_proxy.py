@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 __all__ = ["MESSAGE_ID", "Connection", "Cut", "FaultProxy", "Server", "answer_bytes", "broker"]
 
 MESSAGE_ID = "0A03F29C00012A9F0000000000000001"
-GARBAGE = bytes(range(255, -1, -1)) * 2
+GARBAGE = bytes(range(255, -1, -1)) * 8
 
 
 class Connection:

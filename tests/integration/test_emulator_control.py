@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from outbox.emulator import BANNER, FaultError
+from outbox.emulator import BANNER, Emulator, FaultError, Rules
 from tests.emulator_api import ApiClient
 
 
@@ -38,7 +38,24 @@ def test_about_says_what_it_is(ask):
 
     assert (200, BANNER) == (status, about["about"])
     assert "is not the service" in BANNER
-    assert "accept_then_drop" in about["faults"]
+    assert {"stage": "after", "op": "publish", "takes": {"seconds": 1.0}} == about["faults"]["slow"]
+    assert {"rate": 1.0, "count": None, "topic": None, "op": None, "seed": None} == about["every_fault_takes"]
+
+
+def test_dead_letters_are_told():
+    """What a group did not acknowledge in time, too often, is listed with the group."""
+    with Emulator(rules=Rules(max_redeliveries=1)) as emulator, ApiClient(emulator.url) as client:
+        message_id = client.publish("orders", "a").text("MessageId")
+        for _ in range(2):
+            client.consume("orders", "GID_1")
+            emulator.advance(300)
+        client.consume("orders", "GID_2")
+        (dead,) = emulator.dead_letters()
+
+        assert ("GID_1", message_id, "a", 1) == (dead["group"], dead["message_id"], dead["body"], dead["visible"])
+        assert [] == client.consume("orders", "GID_1").messages
+        with urllib.request.urlopen(f"{emulator.url}/_emulator/dead_letters") as answer:
+            assert {"messages": [dead]} == json.load(answer)
 
 
 def test_ledger_records_what_was_accepted(ask, client):
@@ -113,8 +130,8 @@ def test_faults_are_set_listed_and_cleared(ask, client):
     listed = ask("GET", "/faults")[1]["faults"]
 
     assert (200, ["throttle", "slow"]) == (status, [fault["fault"] for fault in answer["faults"]])
-    expected = {"fault": "slow", "op": "publish", "topic": None, "rate": 0.5, "count": None, "seconds": 0}
-    assert [expected] == listed
+    expected = {"fault": "slow", "op": "publish", "topic": None, "rate": 0.5, "count": None, "seed": 7}
+    assert [{**expected, "seconds": 0}] == listed
     assert (200, {"faults": []}) == ask("DELETE", "/faults")
     assert {"faults": []} == ask("GET", "/faults")[1]
 
@@ -160,7 +177,19 @@ def test_clock_is_read_and_moved(ask, emulator):
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"advance_s": -1}, {"advance_s": "1"}, {"set": 1, "advance_s": 1}, {"set": 1e300}, b'{"set": NaN}', [], b"x"],
+    [
+        {},
+        {"advance_s": -1},
+        {"advance_s": "1"},
+        {"advance_s": 1e12},
+        {"set": 1, "advance_s": 1},
+        {"set": -1},
+        {"set": 1e300},
+        {"set": 253402300799},
+        b'{"set": NaN}',
+        [],
+        b"x",
+    ],
 )
 def test_clock_refuses_nonsense(ask, document):
     """Only one known field with a sensible number moves the clock."""

@@ -29,6 +29,8 @@ def digest(body):
     [
         ({"Date": None}, 400, "MissingDateHeader"),
         ({"Date": "yesterday"}, 400, "InvalidDateHeader"),
+        ({"Date": "Thu, 05 Mar 20261 06:07:08 GMT"}, 400, "InvalidDateHeader"),
+        ({"Date": "Thu, 99 Mar 2026 06:07:08 GMT"}, 400, "InvalidDateHeader"),
         ({"Date": "2026-03-05T06:07:08Z"}, 400, "InvalidDateHeader"),
         ({"Date": "Thu, 05 Mar 2026 06:07:08 +0000"}, 400, "InvalidDateHeader"),
         ({"x_mq_version": None}, 400, "InvalidArgument"),

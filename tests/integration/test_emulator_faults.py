@@ -1,5 +1,6 @@
 import re
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http.client import IncompleteRead, RemoteDisconnected
 from xml.etree import ElementTree as ET
@@ -7,6 +8,7 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 
+from outbox.emulator import FaultError
 from tests.emulator_api import ApiClient, connect, raw_request
 from tests.emulator_process import emulator_process
 
@@ -388,3 +390,57 @@ def test_drop_of_a_poll_comes_when_it_ends(client, emulator):
     assert [] == client.consume("orders").messages
     emulator.advance(300)
     assert ["a"] == client.consume("orders").bodies
+
+
+AFTER_AND_QUIRKS = ["accept_then_drop", "accept_then_500", "wrong_md5", "truncated", "same_message_id", "amnesia"]
+
+
+@pytest.mark.parametrize("name", AFTER_AND_QUIRKS)
+def test_fault_strikes_only_what_the_broker_has_done(client, emulator, name):
+    """A request that is refused is answered as ever, and leaves the count for one that is not."""
+    emulator.fault(name, count=1)
+    with ApiClient(emulator.url, secret="wrong") as stranger:
+        refused = [stranger.publish("orders", "a").code, client.publish("orders", "").code]
+    left = emulator._site.faults.describe()[0]["count"]
+    with suppress(RemoteDisconnected, IncompleteRead):
+        client.publish("orders", "a")
+
+    assert (["SignatureDoesNotMatch", "InvalidArgument"], 1) == (refused, left)
+    assert [] == emulator._site.faults.describe()
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("name", ["refuse", "redirect", "accept_then_500"])
+def test_answers_without_a_body_leave_the_connection_in_step(client, emulator, name, status):
+    """No body follows such a status, or it would be taken for the beginning of the next answer."""
+    emulator.fault(name, status=status, count=1)
+    first, second = client.publish("orders", "a"), client.publish("orders", "b")
+
+    assert (status, b"", 201) == (first.status, first.body, second.status)
+
+
+def test_head_has_no_body(client):
+    """The answer to HEAD is a head, and the next answer stands where it is looked for."""
+    target = client.target("orders")
+    first, second = client.send("HEAD", target), client.publish("orders", "b")
+
+    assert (400, b"", 201) == (first.status, first.body, second.status)
+
+
+def test_connect_is_refused(emulator):
+    """The emulator is no proxy, says so, and goes on."""
+    with connect(emulator.url) as bare:
+        bare.sendall(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        answer = b"".join(iter(lambda: bare.recv(65536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"This is no proxy.")
+    with ApiClient(emulator.url) as client:
+        assert 201 == client.publish("orders", "a").status
+
+
+@pytest.mark.parametrize("seconds", [1e15, -1e15, float("nan")])
+def test_wrong_clock_is_bounded(emulator, seconds):
+    """No Date header could hold it."""
+    with pytest.raises(FaultError, match=r"^seconds "):
+        emulator.fault("wrong_clock", seconds=seconds)

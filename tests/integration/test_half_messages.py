@@ -91,6 +91,15 @@ def stage(migrated_url, emulator):
     return stage
 
 
+def commit_four_large_in_vain(stage):
+    """The ids of four rows whose half messages, escaped, are as large as they can be; none of them is committed yet."""
+    ids = stage.enqueue(*(Message("orders", "&" * 65_536, transaction_check_s=10) for _ in range(4)))
+    stage.faults({"fault": "commit_dropped_before"})
+    stage.relay()
+    stage.faults()
+    return ids
+
+
 @pytest.mark.parametrize("check_s", [10, 60, 300])
 def test_relay_commits_one_half_message(stage, check_s):
     """Taken, elected, committed once, confirmed: and it carries what a checker must know."""
@@ -354,6 +363,33 @@ def test_replayed_row_is_published_once_more_and_only_by_its_new_half(stage):
     assert (1, 0) == (checked.rolled_back, checked.adopted)
     assert ("sent", "answer") == stage.state(row_id)
     assert [0, 1] == stage.visible()
+
+
+def test_checker_asks_for_fewer_where_an_answer_is_too_large(stage):
+    """Half messages of the largest size do not fit into one answer together: it goes on with as many as do."""
+    ids = commit_four_large_in_vain(stage)
+    checker = stage.runtime.checker(SHORT)
+    failed = []
+    for _ in range(4):
+        stage.emulator.advance(12)
+        failed.append(checker.run(lambda: True).failed_polls)
+
+    assert [1, 2, 3, 3] == failed, "16, 8 and 4 are too many, 2 are not"
+    assert [1] * 4 == stage.visible()
+    assert {("sent", "answer")} == {stage.state(row_id) for row_id in ids}
+
+
+def test_celery_checker_remembers_how_many_fit(stage):
+    """Each tick goes on where the last one was: beginning anew with sixteen, none would ever be answered."""
+    from outbox.celery.sweep import Sweeper
+
+    commit_four_large_in_vain(stage)
+    sweeper = Sweeper(stage.runtime, 30.0)
+    for _ in range(4):
+        stage.emulator.advance(12)
+        sweeper.check()
+
+    assert [1] * 4 == stage.visible()
 
 
 def test_half_message_of_another_origin_is_left(stage):

@@ -1,4 +1,4 @@
-"""What our client sends beside what the official SDKs send for the same message: request line, headers, XML."""
+"""What our client sends beside what the official SDKs send for the same: request line, headers, XML."""
 
 import hashlib
 import hmac
@@ -11,18 +11,19 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from outbox.emulator import Emulator
+from outbox.emulator import Emulator, Rules
 from outbox.rocketmq.client import Client
 from outbox.rocketmq.transport import RequestsTransport
-from tests.emulator_api import connect
+from tests.emulator_api import ApiClient, connect
 from tests.integration.clients import destination
 from tests.integration.fault_proxy import Server
 
 DATE = "Thu, 05 Mar 2026 06:07:08 GMT"
 # That SDK's CDATA with ]]> inside is no XML: there is nothing to be equal to.
-PUBLISHES = [
+RECORDED = [
     path
-    for path in sorted((Path(__file__).parents[1] / "golden").glob("*-publish-*.txt"))
+    for kind in ("publish-*", "commit", "rollback", "consume-half")
+    for path in sorted((Path(__file__).parents[1] / "golden").glob(f"*-{kind}.txt"))
     if path.stem != "nodejs-publish-special-chars"
 ]
 
@@ -38,7 +39,17 @@ MAY_DIFFER = {
     "authorization": "signs Content-Type and Content-MD5, which differ",
 }
 WE_MAY_ADD = {"connection", "accept-encoding"}
+# A poll has no body: Python sends the one, Node and Go the other.
+WE_MAY_ADD_TO_A_POLL = {"content-length", "content-type"}
 WE_MAY_LEAVE_OUT = {"content-md5"}
+
+HALF = b"<Message><MessageBody>half</MessageBody><Properties>__TransCheckT:300|</Properties></Message>"
+#: The recorded handles are of halves that nobody here has posted.
+EXPECTED = {
+    "POST": ("201", "<MessageId>"),
+    "DELETE": ("404", "<ErrorCode>ReceiptHandleError</ErrorCode>"),
+    "GET": ("200", "<MessageBody>half</MessageBody>"),
+}
 
 
 @dataclass
@@ -51,18 +62,25 @@ class Sent:
         head, _, self.body = self.raw.partition(b"\r\n\r\n")
         self.line, *lines = head.decode().split("\r\n")
         self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        self.method, self.target, self.version = self.line.split(" ")
 
-    def signed(self, content_type=None, content_md5=None):
-        """The Authorization that this request needs, computed from the HTTP API's rules; some values may be others'."""
-        method, target, _ = self.line.split(" ")
-        content_type = self.headers["content-type"] if content_type is None else content_type
-        content_md5 = self.headers.get("content-md5", "") if content_md5 is None else content_md5
-        lines = [method, content_md5, content_type, self.headers["date"], "x-mq-version:2015-06-06", target]
+    def asks(self):
+        """What the request line says; the order of parameters is different with each SDK, and signed as it is."""
+        path, _, query = self.target.partition("?")
+        return self.method, path, sorted(query.split("&")), self.version
+
+    def signed(self, like=None):
+        """The Authorization that this request needs, by the HTTP API's rules; with the freedoms that ``like`` took."""
+        like = like or self
+        content_md5, content_type = (like.headers.get(name, "") for name in ("content-md5", "content-type"))
+        lines = [self.method, content_md5, content_type, self.headers["date"], "x-mq-version:2015-06-06", like.target]
         digest = hmac.new(b"FAKESECRET", "\n".join(lines).encode(), hashlib.sha1).digest()
         return f"MQ FAKEAKID:{b64encode(digest).decode()}"
 
     def elements(self):
-        """The message's elements by local name; the pairs of Properties in no order and without a last bar."""
+        """The root's elements by local name; the pairs of Properties in no order and without a last bar."""
+        if not self.body:
+            return None
         root = ET.fromstring(self.body)
         texts = {_local(child): child.text or "" for child in root}
         pairs = {pair for pair in texts.pop("Properties", "").split("|") if pair}
@@ -73,50 +91,62 @@ def _local(element):
     return re.sub(r"^\{http://mq\.aliyuncs\.com/doc/v1/?\}", "", element.tag)
 
 
-@pytest.fixture(params=PUBLISHES, ids=lambda path: path.stem)
+def ask(client, theirs):
+    """The same of our client."""
+    if theirs.method == "GET":
+        client.check("orders", 3, 3, deadline_s=5)
+        return
+    _, texts, pairs = theirs.elements()
+    if theirs.method == "DELETE":
+        client.end("orders", texts["ReceiptHandle"], theirs.target.rpartition("=")[2], deadline_s=5)
+        return
+    properties = "".join(f"{one}|" for one in sorted(pairs))
+    client.publish("orders", texts["MessageBody"], texts.get("MessageTag"), properties, deadline_s=5)
+
+
+@pytest.fixture(params=RECORDED, ids=lambda path: path.stem)
 def pair(request):
-    """An SDK's recorded publish, and ours of the same message at the same second, captured on the wire."""
+    """An SDK's recorded request, and ours of the same kind and content at the same second, captured on the wire."""
     theirs = Sent(request.param.read_bytes())
-    texts, pairs = theirs.elements()[1:]
-    given = {"instance_id": "MQ_INST_123_abc" if "?ns=" in theirs.line else ""}
+    given = {"instance_id": "MQ_INST_123_abc" if "ns=" in theirs.line else "", "group_id": "GID_orders"}
     if token := theirs.headers.get("security-token"):
         given["security_token"] = token
-    with Server() as server:
+    with Server(lambda connection: connection.read_request()) as server:
         transport = RequestsTransport(server.url, pool_size=1)
-        client = Client(destination(**given), transport, lambda: parsedate_to_datetime(DATE).timestamp())
-        properties = "".join(f"{one}|" for one in sorted(pairs))
-        client.publish("orders", texts["MessageBody"], texts.get("MessageTag"), properties, deadline_s=5)
+        ask(Client(destination(**given), transport, lambda: parsedate_to_datetime(DATE).timestamp()), theirs)
         transport.close()
     return theirs, Sent(server.requests[0])
 
 
 def test_request_lines_are_equal(pair):
-    """Method, path, query and version, byte for byte."""
+    """Method, path, parameters and version; byte for byte where the SDKs do not differ among themselves."""
     theirs, ours = pair
 
-    assert theirs.line == ours.line
+    assert theirs.asks() == ours.asks()
+    assert theirs.line == ours.line or theirs.method == "GET"
 
 
 def test_headers_are_equal_but_for_stated_ones(pair):
     """Every header of theirs is among ours with the same value, and the other way round, but for the stated ones."""
     theirs, ours = pair
     differing = {name for name in theirs.headers | ours.headers if theirs.headers.get(name) != ours.headers.get(name)}
+    may_add = WE_MAY_ADD | (WE_MAY_ADD_TO_A_POLL if ours.method == "GET" else set())
+    content_type = ours.headers["content-type"]
 
     assert differing <= set(MAY_DIFFER)
-    assert set(ours.headers) - set(theirs.headers) <= WE_MAY_ADD
+    assert set(ours.headers) - set(theirs.headers) <= may_add
     assert set(theirs.headers) - set(ours.headers) <= WE_MAY_LEAVE_OUT
-    assert theirs.headers["content-type"].lower() == ours.headers["content-type"].lower()
+    assert content_type.lower() == theirs.headers.get("content-type", content_type).lower()
     assert {"date", "x-mq-version"} <= set(ours.headers) - differing
     assert str(len(ours.body)) == ours.headers["content-length"]
 
 
 def test_signatures_sign_the_same_lines(pair):
-    """Ours is right by rules written apart from our code, and is theirs once it signs their two headers."""
+    """Ours is right by rules written apart from our code, and is theirs once it signs in their order their headers."""
     theirs, ours = pair
-    as_theirs = ours.signed(theirs.headers["content-type"], theirs.headers.get("content-md5", ""))
 
     assert ours.signed() == ours.headers["authorization"]
-    assert theirs.signed() == as_theirs == theirs.headers["authorization"]
+    assert theirs.signed() == ours.signed(theirs) == theirs.headers["authorization"]
 
 
 def test_elements_are_equal(pair):
@@ -127,17 +157,28 @@ def test_elements_are_equal(pair):
 
 
 def test_a_server_takes_both_for_the_same(pair):
-    """Let in on the day of the recording, both become the same message."""
-    with Emulator() as emulator:
+    """Let in on the day of the recording, both become the same message, or are answered with the same."""
+    # Offered at once, and again to whoever asks second.
+    with Emulator(rules=Rules(offer_every_s=0.0)) as emulator:
         emulator.set_clock(parsedate_to_datetime(DATE).timestamp())
+        emulator.fault("early_check")
+        with ApiClient(emulator.url, ns="MQ_INST_123_abc") as client:
+            half = client.signed("POST", client.target("orders"), HALF, Date=DATE)
+            client.send("POST", client.target("orders"), HALF, half)
+        emulator.clear_ledger()
+        answers = []
         for sent in pair:
             with connect(emulator.url) as bare:
                 bare.sendall(sent.raw)
-                assert bare.recv(65536).startswith(b"HTTP/1.1 201 ")
-        first, second = emulator.ledger()["messages"]
+                answers.append(bare.recv(65536).decode())
+        accepted = emulator.ledger()["messages"]
 
-    own = {"message_id", "at"}
-    assert {name: first[name] for name in first.keys() - own} == {name: second[name] for name in second.keys() - own}
+    ours = [{name: value for name, value in one.items() if name not in {"message_id", "at"}} for one in accepted]
+    status, found = EXPECTED[pair[0].method]
+    assert [status] * 2 == [answer.split(" ", 2)[1] for answer in answers]
+    assert [True] * 2 == [found in answer for answer in answers]
+    assert (2 if pair[0].method == "POST" else 0) == len(ours)
+    assert ours[:1] == ours[1:]
 
 
 def test_a_carriage_return_outlives_a_parser():

@@ -186,7 +186,9 @@ class Schedule:
     def _start(self, name: str) -> None:
         runtime = Runtime(self.settings, self.clock)
         runtime.__dict__["database"] = self._database()
-        client = Client(self.settings.destination("default"), SimTransport(self.broker), self.clock.wall)
+        client = Client(
+            self.settings.destination("default"), SimTransport(self.broker), self.clock.wall, self.clock.monotonic
+        )
         runtime.__dict__["publishers"] = {"default": client}
         if name.startswith("relay"):
             relay = self.living[name] = runtime.relay()

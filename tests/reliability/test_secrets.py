@@ -22,9 +22,10 @@ SECRET, TOKEN, PASSWORD, HANDLE = (
 )
 CANARIES = {"AccessKeySecret": SECRET, "security token": TOKEN, "password": PASSWORD, "receipt handle": HANDLE}
 
-# The command line with every logger at DEBUG, and every field of every record shown; many commands in one process.
+# The command line with every logger at DEBUG, and every field of every record shown; many commands in one process. What
+# escapes a command is shown as an error tracker shows it: with the variables of every frame but this program's own.
 LOUD = """
-import json, logging, os, sys, traceback
+import json, logging, os, signal, sys, traceback
 
 class Everything(logging.Formatter):
     def format(self, record):
@@ -36,17 +37,26 @@ logging.basicConfig(level=logging.DEBUG, handlers=[handler])
 from outbox.cli import program
 logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)
 
+class TimeLimit(BaseException):
+    pass
+
+def stop(*_):
+    raise TimeLimit
+
+signal.signal(signal.SIGALRM, stop)
 environment = dict(os.environ)
 for arguments, changes in json.load(sys.stdin):
     os.environ.clear()
     os.environ.update({key: value for key, value in (environment | changes).items() if value is not None})
     print("$ outbox", *arguments, flush=True)
+    signal.setitimer(signal.ITIMER_REAL, float(os.environ.get("STOP_AFTER_S", 0)))
     try:
         program.main(arguments, prog_name="outbox")
     except SystemExit as end:
         print("exit", end.code, flush=True)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        shown = traceback.TracebackException(type(error), error, error.__traceback__.tb_next, capture_locals=True)
+        print(*shown.format(), flush=True)
 """
 
 # An application that enqueues, whose nudge nobody has read yet.
@@ -113,6 +123,7 @@ ANSWERS = {
         f"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n{HANDLE}\r\n{TOKEN}".encode()
     ),
     "silent": lambda request: b"",
+    "half": halved,
     "good": halved,
 }
 
@@ -123,6 +134,9 @@ def indiscreet():
 
     def play(connection):
         while request := connection.read_request():
+            if request.startswith(b"GET "):
+                connection.wait_for_client_to_leave()
+                return
             topic = request.split(b"/")[2].decode()
             asked[topic] += 1
             reply = ANSWERS[topic](request) if asked[topic] == 1 else halved(request)
@@ -140,13 +154,16 @@ LOOK = [["status"], ["status", "--json"], ["list"], ["list", "--json"], ["audit"
 JOURNEY = [
     ["migrate"],
     *(["enqueue", "--topic", topic, "--tag", "created", "--key", "order-7", "a body"] for topic in ANSWERS),
+    ["enqueue", "--topic", "half", "--transaction-check-s", "10", "a body"],
     ["--log-level", "debug", "relay", "--drain", "--timeout", "20"],
     *LOOK,
-    *(["show", *as_json, str(row)] for row in range(1, len(ANSWERS) + 1) for as_json in ([], ["--json"])),
+    *(["show", *as_json, str(row)] for row in range(1, len(ANSWERS) + 2) for as_json in ([], ["--json"])),
     ["pause", "good", "--reason", "a test"],
     ["resume", "good"],
     ["discard", "--state", "failed", "--reason", "a test", "--yes"],
 ]
+# While a poll waits for its answer.
+INTERRUPTED = (["check", "--once"], {"STOP_AFTER_S": "2", "OUTBOX_REQUEST_TIMEOUT_S": "30", "OUTBOX_LEASE_S": "90"})
 NO_KEYS = dict.fromkeys(["OUTBOX_ACCESS_KEY_ID", "OUTBOX_ACCESS_KEY_SECRET", "OUTBOX_SECURITY_TOKEN"])
 
 
@@ -278,10 +295,11 @@ def test_planted_secrets_are_nowhere(database, broker_url, tmp_path):
             OUTBOX_ACCESS_KEY_SECRET=SECRET,
             OUTBOX_SECURITY_TOKEN=TOKEN,
             OUTBOX_BROKER_URL=broker_url,
+            OUTBOX_GROUP_ID="GID_1",
             OUTBOX_MAX_ATTEMPTS=3,
             PYTHONPATH=f"{ROOT}:{tmp_path}",
         )
-        said = {"journey": run(environment, LOUD, [(arguments, {}) for arguments in JOURNEY])}
+        said = {"journey": run(environment, LOUD, [*((arguments, {}) for arguments in JOURNEY), INTERRUPTED])}
         said["mistakes"] = run(environment, LOUD, mistakes(tmp_path))
         said["shop"] = run(environment, SHOP)
         said["queue"] = keys_of(broker_url)
@@ -302,6 +320,8 @@ def test_planted_secrets_are_nowhere(database, broker_url, tmp_path):
     assert min(
         said["journey"].count(logger) for logger in ("urllib3.connectionpool", "sqlalchemy.engine", "outbox.paused")
     )
+    assert "TimeLimit\n Raised at:\n" in said["journey"]
+    assert "outcome = place.client.check(" in said["journey"]
     assert said["mistakes"].count("error: OUTBOX_") > 30
     assert "outbox.relay" in said["queue"]
     assert "Task outbox.relay" in said["worker"]

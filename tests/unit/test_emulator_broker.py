@@ -140,16 +140,19 @@ def test_acknowledge_tells_late_from_unknown_handles(broker, clock):
 
 
 @pytest.mark.parametrize(("ordered", "pause_s"), [(False, 300), (True, 60)])
-def test_consume_gives_up_after_288_deliveries(broker, clock, ordered, pause_s):
-    """A message that was handed to a group 288 times is a dead letter, for that group alone."""
+def test_consume_gives_up_after_288_redeliveries(broker, clock, ordered, pause_s):
+    """A message that was handed to a group 288 times again is a dead letter, for that group alone."""
     message_id = publish(broker)
-    times = 0
+    deliveries, given_up = [], []
     for _ in range(300):
-        times += len(consume(broker, ordered=ordered))
+        deliveries += consume(broker, ordered=ordered)
         clock.advance(pause_s)
+        given_up.append(len(broker.dead_letters()))
 
-    assert 288 == times
-    assert [message_id] == [message.message_id for message in broker.dead_letters(ORDERS, "GID_1")]
+    assert list(range(1, 290)) == [delivery.times for delivery in deliveries]
+    assert [0] * 288 + [1] * 12 == given_up, "given up as soon as its last time is over, whoever asks"
+    (dead,) = broker.dead_letters()
+    assert ("GID_1", "orders", message_id) == (dead["group"], dead["topic"], dead["message_id"])
     assert 1 == len(consume(broker, "GID_2"))
 
 

@@ -1,7 +1,11 @@
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from outbox.emulator.exchange import Answer
-from outbox.emulator.faults import KINDS, FaultError, Faults
+from outbox.emulator.faults import KINDS, Fault, FaultError, Faults
 
 
 def happened(specification, requests=200, operation="publish", topic="orders"):
@@ -109,7 +113,7 @@ def test_describe_shows_what_is_set():
     faults.add({"fault": "throttle", "count": 3, "topic": "orders", "retry_after_s": 2})
     faults.draw("publish", "orders")
 
-    expected = {"op": "publish", "topic": "orders", "rate": 1.0, "count": 2, "retry_after_s": 2}
+    expected = {"op": "publish", "topic": "orders", "rate": 1.0, "count": 2, "seed": None, "retry_after_s": 2}
     assert [{"fault": "throttle", **expected}] == faults.describe()
 
 
@@ -125,11 +129,35 @@ def test_wrong_md5_is_always_wrong():
     assert b"<M><MessageBodyMD5>123456789ABCDEF0123456789ABCDEF0</MessageBodyMD5></M>" == disturbed.body
 
 
-def test_every_fault_is_documented():
-    """The page on the emulator has an example for each fault there is."""
-    from pathlib import Path
-
+def documented(name):
+    """What the page says of a fault: its operation, what it takes, its example."""
     page = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
-    missing = [name for name in KINDS if f'"fault": "{name}"' not in page]
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |") and "$E" in line]
+    _, _, op, takes, _, example, _ = re.split(r" ?(?<!\\)\| ?", row)
+    return op, takes, example
 
-    assert [] == missing
+
+def _written(parameter):
+    return "" if parameter.default is None else f" {parameter.default:{'g' if parameter.type is float else ''}}"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_fault_is_documented(name):
+    """The page on the emulator has each fault's operation, fields and defaults, and an example that works."""
+    kind = KINDS[name]
+    op, takes, example = documented(name)
+    fields = [f"`{field}`{_written(one)}" for field, one in kind.parameters.items()]
+
+    assert (f"`{kind.op}`", ", ".join(fields)) == (op, takes)
+    assert name == Fault(json.loads(example.partition("'")[2].rpartition("'")[0])).name
+
+
+def test_every_fault_is_in_the_help():
+    """Whoever has only the command line finds each fault under its stage, with the operation that it strikes."""
+    from outbox.commands.serving import emulator
+
+    stages = re.split(r"Instead of the broker|After the broker|By a broker", emulator.help.partition("Example:")[0])[1:]
+    for stage, text in zip(("instead", "after", "quirk"), stages, strict=True):
+        told = re.findall(r"([a-z_0-9]+)(?: \((\w+)\))?", text.partition(":\n")[2])
+        kinds = {(name, "" if kind.op == "publish" else kind.op) for name, kind in KINDS.items() if kind.stage == stage}
+        assert kinds == set(told)

@@ -3,6 +3,7 @@
 import errno
 import socket
 import ssl
+import time
 from http.client import BadStatusLine, IncompleteRead, RemoteDisconnected
 
 import pytest
@@ -94,3 +95,42 @@ def test_show_nothing_invisible(text):
 def test_show_no_secret(text, shown):
     """Secrets that are named, and anything in the form of a signature, are hidden; short words are not looked for."""
     assert shown == printable(text, hidden=("FAKESECRET", "is", ""))
+
+
+BODY = '{"iban":"DE89370400440532013000","note":"a quiet morning","amount":12}'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (BODY, "***"),
+        (f"cannot read {BODY} as XML", "cannot read *** as XML"),
+        (f"near {BODY[9:31]}: bad", "near ***: bad"),
+        (f"{BODY[:20]} and {BODY[-20:]}", "*** and ***"),
+        (f"x{BODY[3:19]}y", "x***y"),
+        (f"x{BODY[3:18]}y", f"x{BODY[3:18]}y"),
+        ("a quiet evening", "a quiet evening"),
+        ("", ""),
+    ],
+)
+def test_quote_no_body(text, shown):
+    """Sixteen characters in a row that are the body's are hidden, wherever they stand; shorter runs are mere words."""
+    assert shown == printable(text, body=BODY)
+
+
+@given(st.text("ab", max_size=60), st.text("ab", max_size=60), st.text("ab", max_size=60))
+def test_quote_no_part_of_any_body(before, body, after):
+    """No text whatever shows sixteen characters in a row of the body beside it."""
+    shown = printable(f"{before}|{body[: len(body) // 2]}|{after}", body=body)
+
+    assert not [at for at in range(len(shown) - 15) if shown[at : at + 16] in body]
+
+
+def test_quote_no_body_quickly():
+    """The largest body and the longest error together cost a moment, not a second."""
+    body = "".join(f"{number:07x}" for number in range(600_000))
+    started = time.process_time()
+    shown = printable("the argument is invalid; " * 1000 + body, body=body)
+
+    assert shown.startswith("the argument is invalid; ")
+    assert time.process_time() - started < 0.5

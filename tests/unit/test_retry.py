@@ -86,9 +86,11 @@ def test_pauses_honour_what_the_broker_asked_for():
     assert pause_s(10, highest, 0.1) == 6.0
 
 
-@pytest.mark.parametrize(("outcome", "enough"), [(Unknown(PERHAPS), 5), (Refused(NO), 20), (Paused(NO), 1)])
+@pytest.mark.parametrize(
+    ("outcome", "enough"), [(Unknown(PERHAPS), 5), (Refused(NO), 20), (Retry(NO), 20), (Paused(NO), 1)]
+)
 def test_health_pauses_a_lane_after_so_many_in_a_row(outcome: Outcome, enough: int):
-    """Five lost answers, twenty refusals or one fault of the endpoint's pause the lane."""
+    """Five lost answers, twenty refusals for good or for now, or one fault of the endpoint's pause the lane."""
     health = LaneHealth()
     noted = [health.note(outcome) for _ in range(enough)]
 
@@ -101,7 +103,9 @@ def test_health_forgets_at_a_success():
     health = LaneHealth()
     for _ in range(4):
         health.note(Unknown(PERHAPS))
+    for _ in range(19):
+        health.note(Retry(NO))
     health.note(Sent("ABC"))
-    health.note(Retry(NO))
 
     assert health.note(Unknown(PERHAPS)) is None
+    assert health.note(Refused(NO)) is None
