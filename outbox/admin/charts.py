@@ -1,0 +1,133 @@
+"""The last hour in lines: the backlog and the rates, by state and by topic."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from outbox.states import State
+from outbox.store.database import Database
+from outbox.store.lanes import Lane
+from outbox.store.series import MINUTES, Rates, rates
+from outbox.store.tally import Tally
+
+__all__ = ["Chart", "Charts", "Line", "charts"]
+
+_TOPICS = 5
+_OTHERS = "other topics"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A number for each minute of the hour, and what it is of."""
+
+    name: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines that are drawn together.
+
+    Attributes:
+        name: of the chart, one word.
+        title: what it shows.
+        lines: the lowest first.
+        stacked: the lines are parts of a whole.
+    """
+
+    name: str
+    title: str
+    lines: tuple[Line, ...]
+    stacked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """The last hour.
+
+    Attributes:
+        minutes: when each minute began, the oldest first; the last one is not over yet.
+        charts: the backlog by state and by topic, the rates, what was sent by topic.
+        exact: False where numbers are estimates from a sample, since there are many.
+    """
+
+    minutes: tuple[datetime, ...]
+    charts: tuple[Chart, ...]
+    exact: bool
+
+
+def charts(database: Database, present: Tally) -> Charts:
+    """The charts of the last hour.
+
+    Args:
+        database: the outbox's.
+        present: what there is now, from which the backlog is reckoned back.
+
+    Raises:
+        DatabaseError: see `Database.run`.
+    """
+    hour = rates(database)
+    pending = _backlog(present, hour, State.PENDING, State.COMMITTING)
+    failed = _backlog(present, hour, State.FAILED)
+    drawn = (
+        Chart("backlog", "Backlog", (_total("pending", pending), _total("failed", failed)), stacked=True),
+        Chart("backlog-by-topic", "Backlog by topic", _by_topic(_added(pending, failed)), stacked=True),
+        Chart("rates", "Messages a minute", _rates(hour), stacked=False),
+        Chart("sent-by-topic", "Sent a minute, by topic", _by_topic(hour.sent), stacked=True),
+    )
+    return Charts(tuple(hour.minutes), drawn, hour.exact)
+
+
+_Lines = Mapping[Lane, Sequence[float]]
+
+
+def _backlog(present: Tally, hour: Rates, *states: State) -> _Lines:
+    """For each lane, how many rows were in the states at the end of each minute."""
+    lanes = {lane for lane, _ in present.lanes} | set(hour.enqueued) | set(hour.sent) | set(hour.failed)
+    nothing = [0.0] * MINUTES
+    found = {}
+    for lane in lanes:
+        now = sum(present.lanes[lane, state].number for state in states if (lane, state) in present.lanes)
+        came, failed = hour.enqueued.get(lane, nothing), hour.failed.get(lane, nothing)
+        went = [sent + lost for sent, lost in zip(hour.sent.get(lane, nothing), failed, strict=True)]
+        grew = failed if State.FAILED in states else [a - b for a, b in zip(came, went, strict=True)]
+        found[lane] = _reckoned_back(now, grew)
+    return {lane: line for lane, line in found.items() if any(line)}
+
+
+def _reckoned_back(now: float, grew: Sequence[float]) -> list[float]:
+    """The number at the end of each minute, from how it grew in each, and what it is in the end."""
+    line = [now]
+    for growth in reversed(grew[1:]):
+        line.append(max(0.0, line[-1] - growth))
+    return line[::-1]
+
+
+def _rates(hour: Rates) -> tuple[Line, ...]:
+    lines = {"enqueued": hour.enqueued, "sent": hour.sent, "failed": hour.failed}
+    return tuple(_total(name, line) for name, line in lines.items())
+
+
+def _total(name: str, lines: _Lines) -> Line:
+    return Line(name, _sum(lines.values()))
+
+
+def _sum(lines: Iterable[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(map(sum, zip([0.0] * MINUTES, *lines, strict=True)))
+
+
+def _added(one: _Lines, other: _Lines) -> _Lines:
+    both = {lane: [line[lane] for line in (one, other) if lane in line] for lane in {**one, **other}}
+    return {lane: _sum(lines) for lane, lines in both.items()}
+
+
+def _by_topic(lines: _Lines) -> tuple[Line, ...]:
+    """The busiest lanes by name, and all others as one."""
+    busiest = sorted(lines, key=lambda lane: (-sum(lines[lane]), lane.destination, lane.topic))
+    named = [Line(_name(lane), tuple(lines[lane])) for lane in busiest[:_TOPICS]]
+    others = [lines[lane] for lane in busiest[_TOPICS:]]
+    return (*named, Line(_OTHERS, _sum(others))) if others else tuple(named)
+
+
+def _name(lane: Lane) -> str:
+    return lane.topic if lane.destination == "default" else f"{lane.destination}/{lane.topic}"
