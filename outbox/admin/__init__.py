@@ -20,9 +20,11 @@ from outbox.admin.acting import (
     view_body,
 )
 from outbox.admin.charts import charts
+from outbox.admin.drawing import draw
 from outbox.admin.filters import parse_filter, written
 from outbox.admin.overview import Overview, detail, overview
 from outbox.admin.rights import RIGHTS, needed
+from outbox.admin.words import age_text, count_text, instant_text
 from outbox.store.audit import Act, acts
 from outbox.store.filter import Filter
 from outbox.store.matching import Progress
@@ -47,10 +49,14 @@ __all__ = [
     "act_on_matching",
     "act_on_selected",
     "acts",
+    "age_text",
     "charts",
     "checked_reason",
+    "count_text",
     "detail",
+    "draw",
     "failures",
+    "instant_text",
     "needed",
     "overview",
     "parse_filter",

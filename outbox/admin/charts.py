@@ -32,13 +32,17 @@ class Chart:
         name: of the chart, one word.
         title: what it shows.
         lines: the lowest first.
+        level: numbers tell what there was at the end of each minute; otherwise, how many in the minute.
+        by_topic: each line is a topic's; otherwise, of a state or of what happened, by whose name it is drawn.
         stacked: the lines are parts of a whole.
     """
 
     name: str
     title: str
     lines: tuple[Line, ...]
-    stacked: bool
+    level: bool
+    by_topic: bool
+    stacked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,12 @@ def charts(database: Database, present: Tally) -> Charts:
     hour = rates(database)
     pending = _backlog(present, hour, State.PENDING, State.COMMITTING)
     failed = _backlog(present, hour, State.FAILED)
+    by_state = (_total("failed", failed), _total("pending", pending))
     drawn = (
-        Chart("backlog", "Backlog", (_total("pending", pending), _total("failed", failed)), stacked=True),
-        Chart("backlog-by-topic", "Backlog by topic", _by_topic(_added(pending, failed)), stacked=True),
-        Chart("rates", "Messages a minute", _rates(hour), stacked=False),
-        Chart("sent-by-topic", "Sent a minute, by topic", _by_topic(hour.sent), stacked=True),
+        Chart("backlog", "Backlog", by_state, level=True, by_topic=False),
+        Chart("backlog-by-topic", "Backlog by topic", _by_topic(_added(pending, failed)), level=True, by_topic=True),
+        Chart("rates", "Messages a minute", _rates(hour), level=False, by_topic=False, stacked=False),
+        Chart("sent-by-topic", "Sent a minute, by topic", _by_topic(hour.sent), level=False, by_topic=True),
     )
     return Charts(tuple(hour.minutes), drawn, hour.exact)
 
