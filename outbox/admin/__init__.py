@@ -20,11 +20,13 @@ from outbox.admin.acting import (
     view_body,
 )
 from outbox.admin.charts import charts
+from outbox.admin.concerns import Concern, concerns
 from outbox.admin.drawing import draw
 from outbox.admin.filters import parse_filter, written
-from outbox.admin.overview import Overview, detail, overview
+from outbox.admin.overview import Detail, Overview, detail, overview, paused
 from outbox.admin.rights import RIGHTS, needed
-from outbox.admin.words import age_text, count_text, instant_text
+from outbox.admin.timeline import Event, timeline
+from outbox.admin.words import age_text, count_text, inert, instant_text
 from outbox.store.audit import Act, acts
 from outbox.store.filter import Filter
 from outbox.store.matching import Progress
@@ -35,7 +37,10 @@ from outbox.store.tally import Count, Tally, tally
 __all__ = [
     "RIGHTS",
     "Act",
+    "Concern",
     "Count",
+    "Detail",
+    "Event",
     "Filter",
     "Found",
     "Group",
@@ -52,20 +57,24 @@ __all__ = [
     "age_text",
     "charts",
     "checked_reason",
+    "concerns",
     "count_text",
     "detail",
     "draw",
     "failures",
+    "inert",
     "instant_text",
     "needed",
     "overview",
     "parse_filter",
     "parse_targets",
     "pause",
+    "paused",
     "resume",
     "search",
     "tally",
     "target_text",
+    "timeline",
     "view_body",
     "written",
 ]

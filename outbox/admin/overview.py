@@ -6,9 +6,10 @@ from typing import Any
 from outbox.store import checks, look
 from outbox.store.audit import Act, acts
 from outbox.store.database import Database
+from outbox.store.pauses import BREAKER
 from outbox.store.tally import Tally, tally
 
-__all__ = ["Detail", "Overview", "detail", "overview"]
+__all__ = ["Detail", "Overview", "detail", "overview", "paused"]
 
 _ACTS = 100
 
@@ -19,7 +20,7 @@ class Overview:
 
     Attributes:
         tally: how many messages are where, and how long the oldest has waited.
-        paused: the pauses in force, see `outbox.store.look.paused`.
+        paused: the pauses in force, see `outbox.store.look.paused`, and whether each is ``automatic``.
         half_messages: what waits for a checker, and when one last had an answer, see `outbox.store.checks.progress`.
         schema_version: the database's.
     """
@@ -49,7 +50,16 @@ def overview(database: Database) -> Overview:
     Raises:
         DatabaseError: see `Database.run`.
     """
-    return Overview(tally(database), look.paused(database), checks.progress(database), look.schema_version(database))
+    return Overview(tally(database), paused(database), checks.progress(database), look.schema_version(database))
+
+
+def paused(database: Database) -> list[dict[str, Any]]:
+    """The pauses in force, see `Overview`.
+
+    Raises:
+        DatabaseError: see `Database.run`.
+    """
+    return [pause | {"automatic": pause["by"] == BREAKER} for pause in look.paused(database)]
 
 
 def detail(database: Database, reference: int | str) -> Detail:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from outbox.store.tally import Count
 
-__all__ = ["age_text", "count_text", "instant_text", "short_number"]
+__all__ = ["age_text", "count_text", "inert", "instant_text", "short_number"]
 
 _DIGITS_OF_AN_ESTIMATE = 3
 # The largest unit that fits, and the next one beside it: from so many seconds on, and each so many long.
@@ -49,3 +49,8 @@ def short_number(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{letter}"
     return f"{math.floor(number)}"
+
+
+def inert(text: str) -> str:
+    r"""The text with everything that is not plainly visible spelled out, such as ``\x1b`` or ``\n``."""
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
