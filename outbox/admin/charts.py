@@ -1,8 +1,10 @@
 """The last hour in lines: the backlog and the rates, by state and by topic."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import starmap
 
 from outbox.states import State
 from outbox.store.database import Database
@@ -18,10 +20,17 @@ _OTHERS = "other topics"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A number for each minute of the hour, and what it is of."""
+    """A number for each minute of the hour.
+
+    Attributes:
+        name: what it is of: a state, what happened, or a topic.
+        values: the numbers, the oldest first.
+        colour: a state's or a happening's name, or the number that a topic has in every chart.
+    """
 
     name: str
     values: tuple[float, ...]
+    colour: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,6 @@ class Chart:
         title: what it shows.
         lines: the lowest first.
         level: numbers tell what there was at the end of each minute; otherwise, how many in the minute.
-        by_topic: each line is a topic's; otherwise, of a state or of what happened, by whose name it is drawn.
         stacked: the lines are parts of a whole.
     """
 
@@ -41,7 +49,6 @@ class Chart:
     title: str
     lines: tuple[Line, ...]
     level: bool
-    by_topic: bool
     stacked: bool = True
 
 
@@ -73,12 +80,15 @@ def charts(database: Database, present: Tally) -> Charts:
     hour = rates(database)
     pending = _backlog(present, hour, State.PENDING, State.COMMITTING)
     failed = _backlog(present, hour, State.FAILED)
+    backlog = _added(pending, failed)
+    topics = _Topics(backlog, hour.enqueued, hour.sent)
     by_state = (_total("failed", failed), _total("pending", pending))
+    happened = {"enqueued": hour.enqueued, "sent": hour.sent, "failed": hour.failed}
     drawn = (
-        Chart("backlog", "Backlog", by_state, level=True, by_topic=False),
-        Chart("backlog-by-topic", "Backlog by topic", _by_topic(_added(pending, failed)), level=True, by_topic=True),
-        Chart("rates", "Messages a minute", _rates(hour), level=False, by_topic=False, stacked=False),
-        Chart("sent-by-topic", "Sent a minute, by topic", _by_topic(hour.sent), level=False, by_topic=True),
+        Chart("backlog", "Backlog", by_state, level=True),
+        Chart("backlog-by-topic", "Backlog by topic", topics.lines(backlog), level=True),
+        Chart("rates", "Messages a minute", tuple(starmap(_total, happened.items())), level=False, stacked=False),
+        Chart("sent-by-topic", "Sent a minute, by topic", topics.lines(hour.sent), level=False),
     )
     return Charts(tuple(hour.minutes), drawn, hour.exact)
 
@@ -108,13 +118,8 @@ def _reckoned_back(now: float, grew: Sequence[float]) -> list[float]:
     return line[::-1]
 
 
-def _rates(hour: Rates) -> tuple[Line, ...]:
-    lines = {"enqueued": hour.enqueued, "sent": hour.sent, "failed": hour.failed}
-    return tuple(_total(name, line) for name, line in lines.items())
-
-
 def _total(name: str, lines: _Lines) -> Line:
-    return Line(name, _sum(lines.values()))
+    return Line(name, _sum(lines.values()), name)
 
 
 def _sum(lines: Iterable[Sequence[float]]) -> tuple[float, ...]:
@@ -126,12 +131,26 @@ def _added(one: _Lines, other: _Lines) -> _Lines:
     return {lane: _sum(lines) for lane, lines in both.items()}
 
 
-def _by_topic(lines: _Lines) -> tuple[Line, ...]:
-    """The busiest lanes by name, and all others as one."""
-    busiest = sorted(lines, key=lambda lane: (-sum(lines[lane]), lane.destination, lane.topic))
-    named = [Line(_name(lane), tuple(lines[lane])) for lane in busiest[:_TOPICS]]
-    others = [lines[lane] for lane in busiest[_TOPICS:]]
-    return (*named, Line(_OTHERS, _sum(others))) if others else tuple(named)
+class _Topics:
+    """The busiest lanes, each with a number of its own, and all others together."""
+
+    def __init__(self, *lines: _Lines) -> None:
+        busy: Counter[Lane] = Counter()
+        for one in lines:
+            busy.update({lane: sum(values) for lane, values in one.items()})
+        ranked = sorted(busy, key=lambda lane: (-busy[lane], lane.destination, lane.topic))
+        self._numbers = {lane: min(number, _TOPICS) for number, lane in enumerate(ranked)}
+
+    def lines(self, lines: _Lines) -> tuple[Line, ...]:
+        """A line for each number that has anything to show."""
+        found = []
+        for number in range(_TOPICS + 1):
+            lanes = [lane for lane in lines if self._numbers[lane] == number]
+            values = _sum(lines[lane] for lane in lanes)
+            if any(values):
+                name = _OTHERS if len(lanes) > 1 else _name(lanes[0])
+                found.append(Line(name, values, str(number)))
+        return tuple(found)
 
 
 def _name(lane: Lane) -> str:

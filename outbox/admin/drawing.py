@@ -4,6 +4,7 @@ It needs ``outbox.css`` and nothing else: no script, no inline style, no file of
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from itertools import accumulate, pairwise
@@ -32,7 +33,7 @@ def draw(charts: Charts) -> list[str]:
 def _figure(chart: Chart, minutes: Sequence[datetime], exact: bool) -> str:
     # A minute that is not over yet would always look like a drop in what happens in a minute.
     shown = MINUTES if chart.level else MINUTES - 1
-    lines = [Line(one.name, one.values[:shown]) for one in chart.lines]
+    lines = [replace(one, values=one.values[:shown]) for one in chart.lines]
     clocks = [f"{minute.astimezone(UTC):%H:%M}" for minute in minutes[:shown]]
     caption = escape(chart.title) + ("" if exact else ' <span class="ob-note">estimated</span>')
     return (
@@ -48,8 +49,10 @@ def _plot(chart: Chart, lines: Sequence[Line], clocks: Sequence[str]) -> str:
     """The shapes, with the axes' words beside and below them."""
     floors, tops = _stacked(lines) if chart.stacked else ([], [line.values for line in lines])
     top = _top(max((max(values) for values in tops), default=0.0))
-    shapes = [f'<path class="ob-area {_colour(chart, n)}" d="{_area(*one, top)}"/>' for n, one in enumerate(floors)]
-    edges = [f'<path class="ob-line {_colour(chart, n)}" d="{_line(one, top)}"/>' for n, one in enumerate(tops)]
+    colours = [f"ob-c-{line.colour}" for line in lines]
+    paths = [("area", colour, _area(*one, top)) for colour, one in zip(colours, floors, strict=False)]
+    paths += [("line", colour, _line(one, top)) for colour, one in zip(colours, tops, strict=True)]
+    shapes = "".join(f'<path class="ob-{kind} {colour}" d="{path}"/>' for kind, colour, path in paths)
     heights = [_HEIGHT * step // _STEPS for step in range(_STEPS + 1)]
     grid = "".join(f'<path d="M0 {height}H{_WIDTH}"/>' for height in heights)
     marks = "".join(f"<span>{short_number(top * step / _STEPS)}</span>" for step in reversed(range(_STEPS + 1)))
@@ -60,7 +63,7 @@ def _plot(chart: Chart, lines: Sequence[Line], clocks: Sequence[str]) -> str:
         f'aria-labelledby="{chart.name}-title {chart.name}-desc">'
         f'<title id="{chart.name}-title">{escape(chart.title)}</title>'
         f'<desc id="{chart.name}-desc">{escape(_described(chart, lines, clocks))}</desc>'
-        f'<g class="ob-grid">{grid}</g>{"".join(shapes + edges)}{_hints(lines, clocks)}</svg>'
+        f'<g class="ob-grid">{grid}</g>{shapes}{_hints(lines, clocks)}</svg>'
         f'<div class="ob-x" aria-hidden="true">{times}</div></div>'
     )
 
@@ -107,10 +110,6 @@ def _hints(lines: Sequence[Line], clocks: Sequence[str]) -> str:
     return f'<g class="ob-hints">{"".join(strips)}</g>'
 
 
-def _colour(chart: Chart, number: int) -> str:
-    return f"ob-c-{number}" if chart.by_topic else f"ob-c-{chart.lines[number].name}"
-
-
 # --- words --------------------------------------------------------------------------------------------------------
 
 
@@ -129,8 +128,8 @@ def _legend(chart: Chart, lines: Sequence[Line]) -> str:
         return '<p class="ob-note">Nothing in the last hour.</p>'
     numbers = [line.values[-1] if chart.level else sum(line.values) for line in lines]
     entries = "".join(
-        f'<li><i class="{_colour(chart, place)}"></i>{escape(line.name)} <b>{round(number):,}</b></li>'
-        for place, (line, number) in enumerate(zip(lines, numbers, strict=True))
+        f'<li><i class="ob-c-{line.colour}"></i>{escape(line.name)} <b>{round(number):,}</b></li>'
+        for line, number in zip(lines, numbers, strict=True)
     )
     return f'<ul class="ob-legend">{entries}<li class="ob-note">{"now" if chart.level else "in the hour"}</li></ul>'
 

@@ -11,7 +11,7 @@ from outbox.store.audit import Act
 
 __all__ = ["Event", "timeline"]
 
-_UNKNOWN = "The broker may have accepted it all the same."
+_UNKNOWN = "the broker may have accepted it all the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ def _events(message: dict[str, Any]) -> Iterator[Event]:
 
 def _attempt(attempt: dict[str, Any]) -> Event:
     status = f", HTTP {attempt['http_status']}" if attempt["http_status"] else ""
-    request = f" (request {attempt['request_id']})" if attempt["request_id"] else ""
-    doubt = "" if attempt["outcome_known"] else f" {_UNKNOWN}"
-    text = f"{attempt['text']}{request}{doubt}"
-    return Event(_at(attempt["at"]), "attempt", f"Attempt ended with {attempt['code']}{status}", text)
+    told = [attempt["text"]]
+    told += [f"request {attempt['request_id']}"] if attempt["request_id"] else []
+    told += [] if attempt["outcome_known"] else [_UNKNOWN]
+    return Event(_at(attempt["at"]), "attempt", f"Attempt ended with {attempt['code']}{status}", " · ".join(told))
 
 
 def _act(act: Act) -> Event:
