@@ -12,7 +12,7 @@ from outbox.store.lanes import Lane
 from outbox.store.series import MINUTES, Rates, rates
 from outbox.store.tally import Tally
 
-__all__ = ["Chart", "Charts", "Line", "charts"]
+__all__ = ["Chart", "Charts", "Line", "charts", "charts_of"]
 
 _TOPICS = 5
 _OTHERS = "other topics"
@@ -77,7 +77,11 @@ def charts(database: Database, present: Tally) -> Charts:
     Raises:
         DatabaseError: see `Database.run`.
     """
-    hour = rates(database)
+    return charts_of(rates(database), present)
+
+
+def charts_of(hour: Rates, present: Tally) -> Charts:
+    """The charts of an hour whose rates were these, and at whose end there was what is ``present``."""
     pending = _backlog(present, hour, State.PENDING, State.COMMITTING)
     failed = _backlog(present, hour, State.FAILED)
     backlog = _added(pending, failed)
