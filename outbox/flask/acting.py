@@ -17,6 +17,8 @@ __all__ = ["add_to"]
 
 _VERBS = ("replay", "discard")
 _SCOPES = ("selected", "matching")
+# Seconds of work for each request; then the page tells how far it came, and goes on.
+_FOR_S = 2.0
 
 
 def add_to(pages: Blueprint) -> None:
@@ -125,7 +127,9 @@ def _act_on_selected(intent: _Intent, given: dict[str, Any]) -> str:
 
 def _act_on_matching(intent: _Intent, given: dict[str, Any]) -> str:
     after, upto, before = forms.number("after") or 0, forms.number("upto"), forms.number("done") or 0
-    progress = admin.act_on_matching(database(), intent.verb, intent.meant, after=after, upto=upto, **given)
+    progress = admin.act_on_matching(
+        database(), intent.verb, intent.meant, after=after, upto=upto, for_s=_FOR_S, **given
+    )
     hidden = admin.written(intent.meant) | {
         "do": f"{intent.verb} matching",
         "reason": given["reason"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from outbox.commands import OutboxCommands
@@ -86,10 +87,11 @@ class Outbox:
         if _NAME in app.extensions:
             raise RuntimeError("this app has an Outbox already; create one, or call init_app once for each app")
         engines = _engines(app, db or self._db or app.extensions.get("sqlalchemy"))
-        own = _settings(app.config)
-        follows_db = None in engines and own.database_url is None and own.database_url_file is None
-        engine = engines[None] if follows_db else None
-        settings = own if engine is None else _settings({**app.config, "OUTBOX_DATABASE_URL": _url(engine)})
+        settings = _settings(app.config)
+        names_none = settings.database_url is None and settings.database_url_file is None
+        engine = engines.get(None) if names_none else None
+        if engine is not None:
+            settings = settings.model_copy(update={"database_url": _url(engine)})
         for one in engines.values():
             configure(one, settings)
             if one.dialect.name == "sqlite":
@@ -118,6 +120,6 @@ def _settings(config: Mapping[str, Any]) -> Settings:
         raise NotConfiguredError(error) from None
 
 
-def _url(engine: Engine) -> str:
+def _url(engine: Engine) -> SecretStr:
     """With its password: the relay connects for itself."""
-    return engine.url.render_as_string(hide_password=False)
+    return SecretStr(engine.url.render_as_string(hide_password=False))

@@ -56,7 +56,7 @@ def act_on_matching(
         force: as for `find`.
         after: only rows with larger ids, to go on with what a call before left.
         upto: no rows with larger ids, such as those that came since the operator looked.
-        for_s: seconds after which no further chunk begins.
+        for_s: seconds after which no further chunk begins; the first one always does.
 
     Raises:
         OperationError: no state is given, or one that the deed may not leave; nothing is changed.
@@ -67,14 +67,15 @@ def act_on_matching(
     check(verb, meant.state, force=force)
     until, done = time.monotonic() + for_s, 0
     refused: tuple[Refusal, ...] = ()
-    while time.monotonic() < until:
+    while True:
         targets = database.read(partial(_matching, meant=meant, after=after, upto=upto))
         outcome = act(database, verb, targets, by=by, reason=reason, force=force)
         done, refused = done + len(outcome.done), refused + outcome.refused
         if len(targets) < CHUNK:
             return Progress(done, refused, None)
         after = targets[-1].id
-    return Progress(done, refused, after)
+        if time.monotonic() >= until:
+            return Progress(done, refused, after)
 
 
 def _matching(connection: Connection, *, meant: Filter, after: int, upto: int | None) -> list[Target]:
