@@ -5,23 +5,18 @@ endpoint of the invoices goes away for a while, and a bad deploy has some of the
 """
 
 import math
-import os
 import random
 import secrets
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from sqlalchemy import Connection, insert, update
-from werkzeug.serving import make_server
 
 from outbox import admin
 from outbox.flask import Outbox
@@ -30,10 +25,9 @@ from outbox.store import pauses
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
 from outbox.table import attempts, audit, messages, outbox_ids_from
+from tests.browsers import chromium, served
 
 IMAGES = Path(__file__).parent / "images"
-CHROMIUM = os.environ.get("OUTBOX_TEST_CHROMIUM", "/usr/bin/chromium")
-SANDBOX = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 SHAPES = {
     "light": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "light"},
@@ -41,6 +35,9 @@ SHAPES = {
     "phone": {"viewport": {"width": 360, "height": 740}, "color_scheme": "light", "device_scale_factor": 2},
 }
 TOPICS = {"orders": 9, "shipments": 4, "emails": 6, "stock": 2, "invoices": 5}
+# Minutes ago in which the endpoint of the invoices was away, and the emails paused.
+AWAY = range(12, 25)
+PAUSED = range(5)
 WRONG = ("InvalidArgument", "The value of property CURRENCY is longer than 16 characters.")
 LOST = ("Timeout", "no answer within 10 s")
 
@@ -74,16 +71,19 @@ class Hour:
         self.rows.append(row | {"last_error_code": None} | self._fate(topic, at, minutes_ago))
 
     def _fate(self, topic: str, at: datetime, minutes_ago: int) -> dict[str, Any]:
-        if topic == "invoices" and 12 <= minutes_ago <= 24:
-            if self._chance.random() < 0.35:
+        if topic == "invoices" and minutes_ago in AWAY:
+            if self._happens(0.35):
                 return {"state": "failed", "last_error_code": WRONG[0], "last_error": WRONG[1]} | _NOT_SENT
             back = self.now - timedelta(minutes=11) + timedelta(seconds=self._chance.uniform(0, 150))
             return self._sent(back)
-        if topic == "emails" and minutes_ago < 5:
+        if topic == "emails" and minutes_ago in PAUSED:
             return {"state": "pending", "attempts": 0} | _NOT_SENT
-        if topic == "shipments" and self._chance.random() < 0.012:
+        if topic == "shipments" and self._happens(0.012):
             return {"state": "failed", "attempts": 10, "last_error_code": LOST[0], "last_error": LOST[1]} | _NOT_SENT
         return self._sent(at + timedelta(milliseconds=self._chance.uniform(8, 900)))
+
+    def _happens(self, how_often: float) -> bool:
+        return self._chance.random() < how_often
 
     def _sent(self, at: datetime) -> dict[str, Any]:
         if at > self.now:
@@ -135,9 +135,8 @@ def act(database: Database, now: datetime) -> None:
         connection.execute(replayed.values(done))
 
 
-@contextmanager
-def served(directory: Path) -> Iterator[str]:
-    """The pages of the made-up shop, at this URL."""
+def make_shop(directory: Path) -> Flask:
+    """The pages of the made-up shop."""
     app = Flask("shop")
     app.config["SECRET_KEY"] = secrets.token_hex()
     app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{directory / 'shop.sqlite'}"
@@ -149,15 +148,7 @@ def served(directory: Path) -> Iterator[str]:
         with db.engine.begin() as connection:
             write_hour(connection, now)
         act(Database(db.engine), now)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/outbox"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return app
 
 
 def take(browser: Browser, url: str, shape: str, directory: Path) -> None:
@@ -184,11 +175,9 @@ def take(browser: Browser, url: str, shape: str, directory: Path) -> None:
 def main(directory: Path) -> None:
     """Take all pictures into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, served(Path(place)) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SANDBOX)
+    with tempfile.TemporaryDirectory() as place, served(make_shop(Path(place))) as url, chromium() as browser:
         for shape in SHAPES:
-            take(browser, url, shape, directory)
-        browser.close()
+            take(browser, f"{url}/outbox", shape, directory)
 
 
 if __name__ == "__main__":
