@@ -2,7 +2,7 @@
 
 Of rows that were enqueued, or sent, within the hour a limited number is counted, through the index that has them in the
 order of time. Where there are more, the number is estimated: a few moments of each minute, drawn at random, are counted
-for all of it. Failures are counted from the newest attempts.
+for all of it. Failures are counted from the newest attempts, or estimated from those of some rows.
 
 The backlog of the past is reckoned back from the present one: what was sent since had not been sent by then. A row that
 failed and was replayed counts as one that was pending all the time.
@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     ColumnElement,
     CompoundSelect,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    column,
     func,
     select,
     union_all,
@@ -40,13 +42,14 @@ __all__ = ["MINUTES", "Rates", "rates"]
 
 MINUTES = 60
 _MINUTE = timedelta(minutes=1)
-_LIMIT = 30_000
-_NEWEST_ATTEMPTS = 20_000
+_LIMIT = 10_000
+_NEWEST_ATTEMPTS = 50_000
+_FAILURES = 5000
 # Moments of a minute, and how long each is, in seconds: short ones to learn how many rows there are, then the longer.
 _MOMENTS = 2
 _PROBE_S = 0.1
-_MOMENT_S = (0.05, 3.0)
-_WANTED = 20_000
+_MOMENT_S = (0.05, 30.0)
+_WANTED = 15_000
 
 #: From a lane to a number for each minute, the oldest first.
 Lines = Mapping[Lane, list[float]]
@@ -61,7 +64,7 @@ class Rates:
         enqueued: rows created.
         sent: rows that became ``sent``.
         failed: rows that became ``failed``, and have not been replayed or discarded since.
-        exact: False where numbers of ``enqueued`` or ``sent`` are estimates.
+        exact: False where some numbers are estimates.
     """
 
     minutes: list[datetime]
@@ -86,8 +89,8 @@ def _rates(connection: Connection) -> Rates:
     minutes = [last - _MINUTE * before for before in reversed(range(MINUTES))]
     enqueued, all_enqueued = _counted_or_estimated(connection, _created(), minutes, now)
     sent, all_sent = _counted_or_estimated(connection, _sent(), minutes, now)
-    failed = _lines(minutes, connection.execute(_failed(), {"since": minutes[0]}))
-    return Rates(minutes, enqueued, sent, failed, exact=all_enqueued and all_sent)
+    failed, all_failed = _failures(connection, minutes)
+    return Rates(minutes, enqueued, sent, failed, exact=all_enqueued and all_sent and all_failed)
 
 
 def _lines(minutes: Sequence[datetime], rows: Iterable[Any], each: Sequence[float] = (1,) * MINUTES) -> Lines:
@@ -180,14 +183,37 @@ def _grouped(query: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
     return select(*names, func.count()).group_by(*names)
 
 
+# --- failures -----------------------------------------------------------------------------------------------------
+
+_SINCE: BindParameter[datetime] = bindparam("since", type_=Instant())
+
+
+def _failures(connection: Connection, minutes: Sequence[datetime]) -> tuple[Lines, bool]:
+    """The lines of what failed, and whether they are exact: beyond a number of attempts, one row stands for several."""
+    tried = connection.scalar(_tried(), {"since": minutes[0]}) or 0
+    each = tried // _FAILURES + 1
+    rows = connection.execute(_failed(), {"since": minutes[0], "each": each})
+    return _lines(minutes, rows, (each,) * len(minutes)), each == 1
+
+
+def _newest() -> Select[Any]:
+    newest = select(attempts).order_by(attempts.c.id.desc()).limit(_NEWEST_ATTEMPTS).subquery("newest")
+    return select(newest.c.message_row_id, func.max(newest.c.at, type_=Instant()).label("at")).where(
+        newest.c.at >= _SINCE
+    )
+
+
+@cache
+def _tried() -> Select[Any]:
+    return select(func.count()).select_from(_newest().group_by("message_row_id").subquery("tried"))
+
+
 @cache
 def _failed() -> Select[Any]:
     """Rows that are failed, by the minute of the newest attempt of each."""
-    newest = select(attempts).order_by(attempts.c.id.desc()).limit(_NEWEST_ATTEMPTS).subquery("newest")
-    since: BindParameter[datetime] = bindparam("since", type_=Instant())
-    ended = select(newest.c.message_row_id, func.max(newest.c.at, type_=Instant()).label("at"))
-    failed, ended = by_state("failed"), ended.where(newest.c.at >= since).group_by(newest.c.message_row_id)
-    ends = ended.subquery("ended")
-    query = select(failed.c.destination, failed.c.topic, minute_of(ends.c.at).label("minute"))
-    query = query.join_from(failed, ends, ends.c.message_row_id == failed.c.id)
+    failed, newest = by_state("failed"), _newest()
+    some = column("message_row_id") % bindparam("each", type_=BigInteger()) == 0
+    ended = newest.where(some).group_by("message_row_id").subquery("ended")
+    query = select(failed.c.destination, failed.c.topic, minute_of(ended.c.at).label("minute"))
+    query = query.join_from(failed, ended, ended.c.message_row_id == failed.c.id)
     return _grouped(query.where(held(failed), state_is(failed, State.FAILED)))

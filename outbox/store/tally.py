@@ -31,8 +31,8 @@ from outbox.table import Instant, db_now, messages
 
 __all__ = ["Count", "Tally", "tally"]
 
-_LIMIT = 50_000
-_RUNS = 250
+_LIMIT = 10_000
+_RUNS = 200
 _RUN = 20
 _ANY_LANE = Lane("", "")
 
