@@ -32,7 +32,7 @@ IMAGES = Path(__file__).parent / "images"
 SHAPES = {
     "light": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 360, "height": 740}, "color_scheme": "light", "device_scale_factor": 2},
+    "phone": {"viewport": {"width": 360, "height": 740}, "color_scheme": "light", "device_scale_factor": 1},
 }
 TOPICS = {"orders": 9, "shipments": 4, "emails": 6, "stock": 2, "invoices": 5}
 # Minutes ago in which the endpoint of the invoices was away, and the emails paused.
@@ -104,7 +104,7 @@ def write_hour(connection: Connection, now: datetime) -> None:
     for row_id, row in failed:
         for number in range(row["attempts"]):
             is_lost = row["last_error_code"] == LOST[0]
-            at = row["created_at"] + timedelta(seconds=1 + (1.9**number if is_lost else 0))
+            at = row["created_at"] + timedelta(seconds=1 + (1.3**number if is_lost else 0))
             tries.append(_try(row_id, at, LOST if is_lost else WRONG, is_lost=is_lost))
     connection.execute(insert(attempts), sorted(tries, key=lambda one: one["at"]))
 
@@ -163,7 +163,7 @@ def take(browser: Browser, url: str, shape: str, directory: Path) -> None:
         picture(name, whole=name != "messages")
     page.get_by_role("button", name="Replay all").first.click()
     picture("confirm")
-    page.goto(f"{url}/messages?state=failed&topic=shipments")
+    page.goto(f"{url}/messages?state=failed&topic=invoices")
     page.locator("td a").first.click()
     picture("message")
     for name in ("pauses", "audit"):

@@ -1,19 +1,36 @@
-"""What acceptance tests share: a browser."""
+"""What acceptance tests share: a browser. Where there is none, one line at the end says so; under CI=true it fails."""
 
 import os
 
 import pytest
 
+MISSING = "Chromium is not installed: apt-get install chromium, or name it by OUTBOX_TEST_CHROMIUM"
+
 
 @pytest.fixture(scope="session")
-def browser():
-    """Chromium; where it is not installed its tests are skipped, with a line, and fail under CI=true."""
-    from tests.browsers import CHROMIUM, chromium
+def running_browser():
+    """Chromium, started once."""
+    from tests.browsers import chromium
 
-    if CHROMIUM is None:
-        said = "Chromium is not installed (the Debian package chromium, or OUTBOX_TEST_CHROMIUM with its path)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(said, pytrace=False)
-        pytest.skip(said)
     with chromium() as running:
         yield running
+
+
+@pytest.fixture
+def browser(request):
+    """Chromium."""
+    from tests.browsers import CHROMIUM
+
+    if CHROMIUM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(MISSING, pytrace=False)
+        request.node.user_properties.append(("missing", MISSING))
+        pytest.skip(MISSING)
+    return request.getfixturevalue("running_browser")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say that the browser was not there."""
+    properties = [pair for report in terminalreporter.stats.get("skipped", ()) for pair in report.user_properties]
+    if ("missing", MISSING) in properties:
+        terminalreporter.write_line(f"Not tested in a browser: {MISSING}", yellow=True)

@@ -423,7 +423,7 @@ def test_pause_and_resume(engine, pages):
     again = pages.post("/pauses/resume", destination="default", topic="orders", reason="done")
 
     assert [303, 303, 400] == [answer.status_code for answer in (paused, resumed, again)]
-    assert "orders operator’s resumed ann maintenance" in shown
+    assert "orders operator’s it is resumed ann maintenance" in shown
     assert "default/orders is not paused by an operator; nothing was done" in plain(again)
     assert ["pause", "resume"] == [one["action"] for one in audits(engine)]
 

@@ -1,6 +1,9 @@
 """Who may do what on the operators' pages: every role, every act, every method."""
 
+import re
 from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -217,3 +220,20 @@ def test_answer_of_admin_auth_that_is_no_user(migrated_url):
         pytest.raises(TypeError, match="gave int; give"),
     ):
         app.test_client().get("/outbox/")
+
+
+def test_operators_of_the_page(app):
+    """The program of docs/pages.md gives staff some rights, their leads more, and nobody else any."""
+    page = (Path(__file__).parents[2] / "docs" / "pages.md").read_text()
+    (program,) = [
+        one for one in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "class" in one
+    ]
+    names = {"current_user": lambda user: user}
+    exec(program, names)
+    lead, staff, guest = (SimpleNamespace(email="e", is_staff=staff, is_lead=staff > 1) for staff in (2, 1, 0))
+    found = [names["admin_auth"](user) for user in (lead, staff, guest, None)]
+
+    assert [None, None] == found[2:]
+    assert [{"view", "replay", "view_body", "discard", "pause"}, {"view", "replay"}] == [
+        {right for right in RIGHTS if operator.can(right)} for operator in found[:2]
+    ]
