@@ -284,7 +284,7 @@ def _why_not(target: Target, row: RowMapping | None, verb: str, allowed: frozens
         return f"has been replayed meanwhile, and is {row['state']} now"
     if row["state"] != target.state:
         return f"is {row['state']} by now"
-    if row["lease_token"] is not None or target.state in _IN_FLIGHT:
+    if row["lease_token"] is not None or (target.state in _IN_FLIGHT and target.state not in allowed):
         return "is in flight; wait until that has ended"
     if target.state not in allowed:
         return f"is {target.state}, which {verb} leaves alone{_unless_forced(verb, target.state)}"

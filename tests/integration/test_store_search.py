@@ -10,6 +10,9 @@ from outbox.store.search import failures, search
 from outbox.store.tally import Count
 from tests.rows import ago, change, new_row, read_row, statements, write_all, write_row, write_rows
 
+# Before the tests were collected; whatever else they write is an hour older.
+MINUTE_AGO = ago(60)
+
 
 @pytest.fixture
 def database(engine):
@@ -66,8 +69,8 @@ def test_search_shows_no_body(engine, database):
             {"outbox_id": "0190a5b0-0000-7000-8000-000000000000"},
         ),
         (Filter(message_id="0A0B"), {"message_id": "0A0B"}),
-        (Filter(created_from=ago(60)), {"created_at": ago(30)}),
-        (Filter(created_until=ago(7200)), {"created_at": ago(7300)}),
+        (Filter(created_from=MINUTE_AGO), {"created_at": MINUTE_AGO}),
+        (Filter(created_until=ago(7200)), {"created_at": ago(7201)}),
     ],
     ids=str,
 )
@@ -102,6 +105,17 @@ def test_search_finds_instants_among_many(engine, database, monkeypatch):
 
     expected = [row_id for row_id in rows[20:60] if row_id not in rows[20:60:3]]
     assert expected[::-1] == ids(found)
+
+
+def test_search_finds_instants_among_purged_ids(engine, database, monkeypatch):
+    """Where ids are missing for long, as after a purge, the search looks at all of the gap at once."""
+    monkeypatch.setattr(module, "_PLACES", 4)
+    monkeypatch.setattr(module, "_NEAR", 4)
+    write_row(engine, id=1, created_at=ago(9000))
+    ours = write_row(engine, id=1_000_003, created_at=ago(1000))
+
+    assert [ours] == ids(search(database, Filter(created_from=ago(2000))))
+    assert [1] == ids(search(database, Filter(created_until=ago(2000))))
 
 
 def test_search_window_after_window(engine, database, small_windows):
