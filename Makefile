@@ -16,7 +16,7 @@ VENV = uv venv --quiet --allow-existing --no-project --python $(PYTHON) .venv
 INSTALL = uv pip install --quiet --python $(BIN)/python
 else
 VENV = $(PYTHON) -m venv .venv
-INSTALL = $(BIN)/python -m pip --quiet --disable-pip-version-check install
+INSTALL = $(BIN)/python -m pip -qq --disable-pip-version-check install
 endif
 
 # The official SDK for Node.js, with which the emulator is tested; without npm those tests are skipped.

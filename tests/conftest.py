@@ -5,6 +5,7 @@ A service that does not answer skips its tests, with one line at the end that na
 
 import ipaddress
 import os
+import signal
 import socket
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -58,6 +59,13 @@ def loopback_fence():
         patch.setattr(socket.socket, "connect_ex", _fenced_connect(socket.socket.connect_ex))
         patch.setattr(socket, "getaddrinfo", _fenced_look_up(socket.getaddrinfo))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Ctrl-C reaches the processes that tests start: a shell's background job ignores it, and whatever that starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

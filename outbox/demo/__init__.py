@@ -59,8 +59,17 @@ def _directory(*, keep: bool) -> Iterator[Path]:
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
     """Have SIGTERM unwind as Ctrl-C does, so that nothing is left behind then either."""
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    received: list[int] = []
+
+    def end(number: int, _frame: object) -> None:
+        received.append(number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+    # What is raised while the interpreter collects garbage goes no further, and the story would end as if nothing were.
+    for number in received:
+        sys.exit(128 + number)

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -70,9 +71,9 @@ def _talk_to(terminal, typed):
     shown = b""
     while more := _read(terminal):
         shown += more
-        if typed and shown.endswith(b"[y/N]: "):
+        while typed and shown.endswith(b"[y/N]: ") and not select.select([terminal], [], [], 0.2)[0]:
+            # Again and again: an interrupt between the question and the read is noticed with the next one only.
             os.write(terminal, typed.encode())
-            typed = ""
     return shown
 
 
@@ -197,6 +198,7 @@ def test_argument_that_is_not_utf_8_is_told(outbox, run):
 DEEDS = {
     "no": ("n\n", 1, "failed"),
     "nothing": ("\n", 1, "failed"),
+    "Ctrl-C": ("\x03", 130, "failed"),
     "yes": ("y\n", 0, "pending"),
 }
 

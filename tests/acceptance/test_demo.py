@@ -103,9 +103,9 @@ def test_demo_fails_when_a_promise_breaks(start):
     assert "Every promise held" not in output
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_demo_ends_by_signal_and_leaves_nothing(start, tmp_path, number, code):
-    """Ctrl-C ends it in the middle of the story, and nothing stays behind then either."""
+    """Ctrl-C and SIGTERM end it in the middle of the story, and nothing stays behind then either."""
     process = start()
     told = ""
     while "a relay starts" not in told:

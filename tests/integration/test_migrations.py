@@ -26,6 +26,24 @@ from outbox.table import DATABASES, metadata
 from tests.rows import locked, take, take_ordered, write_key, write_row
 
 ROOT = Path(__file__).parents[2]
+# Processes, since the threads of one migrate one after the other anyway; they are forked warm, to begin together.
+MIGRATE_IN_FOUR_PROCESSES = """
+import os, sys
+from outbox.migrate import upgrade
+from outbox.store.engine import create_engine
+
+hold, go = os.pipe()
+children = []
+for _ in range(4):
+    children.append(os.fork())
+    if not children[-1]:
+        os.close(go)
+        os.read(hold, 1)
+        upgrade(create_engine(sys.argv[1]))
+        os._exit(0)
+os.close(go)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
 
 
 @pytest.fixture
@@ -121,6 +139,17 @@ def test_upgrade_by_several_at_once(empty, database_url):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(migrate, engines))
 
+    assert [] == differences(empty)
+    assert head() == current(empty)
+
+
+def test_upgrade_by_several_processes_at_once(empty, database_url):
+    """The lock is the database's: processes that know nothing of each other wait for each other, too."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MIGRATE_IN_FOUR_PROCESSES, database_url], capture_output=True, text=True, check=False
+    )
+
+    assert ("[0, 0, 0, 0]\n", "") == (ran.stdout, ran.stderr)
     assert [] == differences(empty)
     assert head() == current(empty)
 
