@@ -67,6 +67,10 @@ class _Intent:
             return {self.meant.state} if self.meant.state else set()
         return {target.state for target in self.targets}
 
+    @property
+    def needs_force(self) -> bool:
+        return bool(self.states - sources(self.verb))
+
 
 def _intent() -> _Intent:
     verb, _, scope = forms.text("do").partition(" ")
@@ -98,7 +102,6 @@ def _confirmation(intent: _Intent, problem: str | None = None) -> str:
         written=admin.written(intent.meant),
         total=found.total if found else admin.Count(len(intent.targets)),
         upto=found.rows[0]["id"] if found and found.rows else "",
-        needs_force=bool(states - sources(intent.verb)),
         reason=forms.text("reason"),
         problem=problem,
     )
@@ -116,6 +119,8 @@ def act() -> str | tuple[str, int]:
         reason = admin.checked_reason(forms.text("reason"))
     except OperationError as error:
         return _confirmation(intent, str(error)), 400
+    if intent.scope == "matching" and not force and intent.needs_force:
+        return _confirmation(intent, f"what is {_listed(intent.states)} is {intent.verb}ed by force alone"), 400
     given = {"by": access.user().name, "reason": reason, "force": force}
     return _act_on_selected(intent, given) if intent.scope == "selected" else _act_on_matching(intent, given)
 

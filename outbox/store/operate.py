@@ -265,15 +265,12 @@ def _act_on_chunk(
     found = {row["id"]: row for row in locked}
     refused = {target.id: _why_not(target, found.get(target.id), verb, allowed) for target in targets}
     done = [row for row_id, row in found.items() if refused[row_id] is None]
-    connection.execute(
-        update(rows).where(has_id(rows)).values(_changes(verb)(rows)), {"ids": [row["id"] for row in done]}
-    )
+    ids = tuple(row["id"] for row in done)
+    connection.execute(update(rows).where(has_id(rows)).values(_changes(verb)(rows)), {"ids": ids})
     for state in sorted({row["state"] for row in done}):
         of_state = [row for row in done if row["state"] == state]
         write_audit(connection, _action(verb, State(state)), of_state, by=by, reason=reason)
-    return Outcome(
-        tuple(row["id"] for row in done), tuple(Refusal(row_id, why) for row_id, why in refused.items() if why)
-    )
+    return Outcome(ids, tuple(Refusal(row_id, why) for row_id, why in refused.items() if why))
 
 
 def _why_not(target: Target, row: RowMapping | None, verb: str, allowed: frozenset[State]) -> str | None:

@@ -26,6 +26,8 @@ __all__ = ["Found", "Group", "Groups", "failures", "search"]
 
 _FIRST_WINDOW = 1000
 _GROWTH = 16
+# The shortest time that a clock may tell between two looks.
+_TICK_S = 1e-6
 # Rows are created in the order of their ids but for those of transactions that went on at the same time.
 _OUT_OF_ORDER = timedelta(minutes=1)
 # Where the rows of an instant begin is looked for at so many places at a time, and no closer than this.
@@ -110,7 +112,7 @@ def search(
         query, span = _Query(meant), _span(connection, meant)
         top = span.high if before is None else min(span.high, before - 1)
         page = _page(connection, query, _Window(span.low, top), limit, page_s)
-        if page.time_was_up or (before is None and page.before is None):
+        if before is None and (page.time_was_up or page.before is None):
             total = Count(len(page.rows), at_least=page.time_was_up)
         else:
             total = _count(connection, query, span, most, count_s)
@@ -172,7 +174,7 @@ def _windows(span: _Window, for_s: float) -> Iterator[_Window]:
         yield _Window(max(span.low, high - size), high)
         high -= size
         now = time.monotonic()
-        left, took = until - now, now - began
+        left, took = until - now, max(now - began, _TICK_S)
         if left < for_s / 4:
             return
         # Half of what is left: the next window may be slower, for want of a cache.

@@ -415,6 +415,21 @@ def test_force_is_asked_for(engine, pages):
 
 
 @on_sqlite
+def test_force_is_asked_for_all_that_match(engine, pages):
+    """Without it the confirmation is shown again; nothing is done."""
+    row_id = write_row(engine, state="in_doubt")
+
+    unforced = pages.act("discard matching", state="in_doubt")
+    untouched = states(engine)
+    forced = pages.act("discard matching", state="in_doubt", force="yes")
+
+    assert 400 == unforced.status_code
+    assert "what is in_doubt is discarded by force alone" in plain(unforced)
+    assert {row_id: "in_doubt"} == untouched
+    assert "1 discarded" in plain(forced)
+
+
+@on_sqlite
 def test_pause_and_resume(engine, pages):
     """A topic is paused and resumed with a reason each; both are audited."""
     paused = pages.post("/pauses", topic="orders", reason="maintenance")
