@@ -72,7 +72,19 @@ def test_search_shows_no_body(engine, database):
         (Filter(created_from=MINUTE_AGO), {"created_at": MINUTE_AGO}),
         (Filter(created_until=ago(7200)), {"created_at": ago(7201)}),
     ],
-    ids=str,
+    ids=[
+        "failed",
+        "sent",
+        "destination",
+        "topic",
+        "code",
+        "failed-code",
+        "key",
+        "outbox_id",
+        "message_id",
+        "from",
+        "until",
+    ],
 )
 def test_search_by_each_field(engine, database, meant, columns):
     """Each field of a filter finds the rows that it is of, and no others."""
