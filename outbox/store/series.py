@@ -87,8 +87,8 @@ def _rates(connection: Connection) -> Rates:
     now: datetime = connection.execute(select(db_now())).scalar_one()
     last = now.replace(second=0, microsecond=0)
     minutes = [last - _MINUTE * before for before in reversed(range(MINUTES))]
-    enqueued, all_enqueued = _counted_or_estimated(connection, _created(), minutes, now)
-    sent, all_sent = _counted_or_estimated(connection, _sent(), minutes, now)
+    enqueued, all_enqueued = _counted_or_estimated(connection, _CREATED, minutes, now)
+    sent, all_sent = _counted_or_estimated(connection, _SENT, minutes, now)
     failed, all_failed = _failures(connection, minutes)
     return Rates(minutes, enqueued, sent, failed, exact=all_enqueued and all_sent and all_failed)
 
@@ -107,9 +107,9 @@ def _lines(minutes: Sequence[datetime], rows: Iterable[Any], each: Sequence[floa
 # --- counted, or estimated ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Source:
-    """Rows in the order in which something happened to them, by an index."""
+    """Rows in the order in which something happened to them, by an index; ``key``: an instant's place in that order."""
 
     rows: FromClause
     at: ColumnElement[datetime]
@@ -121,34 +121,28 @@ class _Source:
         columns = (self.rows.c.destination, self.rows.c.topic, minute_of(self.at).label("minute"))
         return select(*columns).where(*self.conditions, happened)
 
-    def within(self, moment: tuple[datetime, datetime]) -> ColumnElement[bool]:
-        begin, end = map(self.key, moment)
-        return and_(self.order >= begin, self.order < end)
+    def bound(self, name: str) -> BindParameter[Any]:
+        return bindparam(name, type_=self.order.type)
 
 
-def _created() -> _Source:
-    return _Source(messages, messages.c.created_at, messages.c.outbox_id, outbox_ids_from)
-
-
-def _sent() -> _Source:
-    rows = by_sent("sent")
-    return _Source(rows, rows.c.sent_at, rows.c.sent_at, lambda instant: instant, (state_is(rows, State.SENT),))
+_CREATED = _Source(messages, messages.c.created_at, messages.c.outbox_id, outbox_ids_from)
+_BY_SENT = by_sent("sent")
+_SENT = _Source(
+    _BY_SENT, _BY_SENT.c.sent_at, _BY_SENT.c.sent_at, lambda instant: instant, (state_is(_BY_SENT, State.SENT),)
+)
 
 
 def _counted_or_estimated(
     connection: Connection, source: _Source, minutes: Sequence[datetime], now: datetime
 ) -> tuple[Lines, bool]:
     """The lines of a source, and whether they are exact."""
-    newest_first = source.select(source.order >= source.key(minutes[0])).order_by(source.order.desc())
-    rows = connection.execute(_grouped(newest_first.limit(_LIMIT + 1))).all()
+    rows = connection.execute(_newest_first(source), {"since": source.key(minutes[0]), "limit": _LIMIT + 1}).all()
     if sum(row[-1] for row in rows) <= _LIMIT:
         return _lines(minutes, rows), True
-    probe = _Moments(minutes, now, 1, _PROBE_S)
-    probed = sum(row[-1] for row in probe.rows(connection, source))
+    probed = sum(row[-1] for row in _Moments(minutes, now, 1, _PROBE_S).rows(connection, source))
     shortest, longest = _MOMENT_S
-    moments = _Moments(
-        minutes, now, _MOMENTS, min(longest, max(shortest, _PROBE_S * _WANTED / max(1, probed) / _MOMENTS))
-    )
+    moment_s = min(longest, max(shortest, _PROBE_S * _WANTED / max(1, probed) / _MOMENTS))
+    moments = _Moments(minutes, now, _MOMENTS, moment_s)
     return _lines(minutes, moments.rows(connection, source), moments.each), False
 
 
@@ -172,9 +166,26 @@ class _Moments:
                 self._moments.append((begin, begin + timedelta(seconds=lasts_s)))
 
     def rows(self, connection: Connection, source: _Source) -> Sequence[Any]:
-        # Not one condition with many ORs: SQLite would read every row for it, and PostgreSQL compile it first.
-        happened = union_all(*(source.select(source.within(moment)) for moment in self._moments))
-        return connection.execute(_grouped(happened)).all()
+        bounds: dict[str, Any] = {}
+        for number, (begin, end) in enumerate(self._moments):
+            bounds |= {f"begin_{number}": source.key(begin), f"end_{number}": source.key(end)}
+        return connection.execute(_within_moments(source, len(self._moments)), bounds).all()
+
+
+@cache
+def _newest_first(source: _Source) -> Select[Any]:
+    newest = source.select(source.order >= source.bound("since")).order_by(source.order.desc())
+    return _grouped(newest.limit(bindparam("limit")))
+
+
+@cache
+def _within_moments(source: _Source, number: int) -> Select[Any]:
+    # Not one condition with many ORs: SQLite would read every row for it, and PostgreSQL compile it first.
+    moments = (
+        and_(source.order >= source.bound(f"begin_{place}"), source.order < source.bound(f"end_{place}"))
+        for place in range(number)
+    )
+    return _grouped(union_all(*map(source.select, moments)))
 
 
 def _grouped(query: Select[Any] | CompoundSelect[Any]) -> Select[Any]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Select,
+    bindparam,
     case,
     func,
     select,
@@ -80,7 +81,7 @@ def tally(database: Database) -> Tally:
 def _tally(connection: Connection) -> Tally:
     now, first, last = connection.execute(_span()).one()
     span = 0 if first is None else last - first + 1
-    counted = _Cells.of(connection.execute(_counted()))
+    counted = _Cells.of(connection.execute(_counted(), {"most": _LIMIT + 1}))
     overflowing = {state for state in State if counted.total(state) > _LIMIT}
     if span <= _LIMIT:
         counted.cells[State.SENT, _ANY_LANE] = connection.scalar(_sent()) or 0
@@ -162,7 +163,7 @@ def _counted() -> CompoundSelect[Any]:
     ordered_ones = _kind(keyed, keyed.c.id, ordered(keyed), state_is(keyed, State.PENDING))
     ordered_ones = ordered_ones.order_by(keyed.c.destination, keyed.c.topic)
     others = [_kind(rows, rows.c.id, held(rows), state_is(rows, state)) for state in sorted(HELD)]
-    kinds = [one.limit(_LIMIT + 1).subquery("kind") for one in (unordered_ones, ordered_ones, *others)]
+    kinds = [one.limit(bindparam("most")).subquery("kind") for one in (unordered_ones, ordered_ones, *others)]
     return union_all(*(_by_lane(kind, kind.c.is_due) for kind in kinds))
 
 
