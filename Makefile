@@ -24,10 +24,10 @@ NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-f
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test cuts fuzz check format lock clean
+.PHONY: help demo test cuts fuzz screenshots check format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/run ## See the whole system work on this machine: enqueue, drain, crash, replay
 	@$(BIN)/outbox demo
@@ -41,6 +41,9 @@ cuts: .venv/dev ## Cut the connection to the broker at every byte of everything 
 fuzz: .venv/dev ## Fuzz MESSAGES=200000 and ANSWERS=5000000 (some eight minutes on two cores)
 	@OUTBOX_TEST_FUZZ_MESSAGES=$(MESSAGES) OUTBOX_TEST_FUZZ_ANSWERS=$(ANSWERS) \
 		$(BIN)/python -m pytest -n logical --dist worksteal tests/reliability/fuzz.py
+
+screenshots: .venv/dev ## Take the pictures of the operators' pages in docs/images again (needs Chromium)
+	@PYTHONPATH=. $(BIN)/python docs/screenshots.py
 
 check: .venv/dev ## Check style, types, layers and the compose file
 	@echo "ruff"; $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet

@@ -7,12 +7,23 @@
     ├── ConfigError       (ValueError)    a setting is missing or wrong; names the key, never its secret value
     ├── EnqueueError      (RuntimeError)  the transaction given to ``enqueue`` cannot carry the promise
     ├── DatabaseError     (RuntimeError)  the outbox's database is unreachable or not migrated
-    └── OperationError    (RuntimeError)  an operator asked for something that the row's state forbids
+    ├── OperationError    (RuntimeError)  an operator asked for something that the row's state forbids
+    └── FilterError       (ValueError)    an operator looks for something that cannot be; says so of each field
 
 What goes wrong between the relay and the broker is never raised: it is a value, see `outbox.outcomes`.
 """
 
-__all__ = ["ConfigError", "DatabaseError", "EnqueueError", "MessageError", "OperationError", "OutboxError"]
+from collections.abc import Mapping
+
+__all__ = [
+    "ConfigError",
+    "DatabaseError",
+    "EnqueueError",
+    "FilterError",
+    "MessageError",
+    "OperationError",
+    "OutboxError",
+]
 
 
 class OutboxError(Exception):
@@ -59,3 +70,18 @@ class DatabaseError(OutboxError, RuntimeError):
 
 class OperationError(OutboxError, RuntimeError):
     """The row does not exist, or its state does not allow what the operator asked for."""
+
+
+class FilterError(OutboxError, ValueError):
+    """An operator's filter cannot be meant.
+
+    Attributes:
+        problems: what is wrong, by the name of the field.
+    """
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__(dict(problems))
+        self.problems = dict(problems)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{field}: {problem}" for field, problem in self.problems.items())

@@ -45,6 +45,7 @@ __all__ = [
     "meta",
     "metadata",
     "new_outbox_id",
+    "outbox_ids_from",
     "pauses",
     "row_of",
 ]
@@ -225,8 +226,10 @@ messages = Table(
         where="state IN ('pending', 'failed') AND ordering_key IS NOT NULL",
     ),
     _partial("ix_outbox_messages_held", "state", "id", where="state NOT IN ('pending', 'sent')"),
+    _partial("ix_outbox_messages_sent", "sent_at", where="state = 'sent'"),
     _full("ix_outbox_messages_state_due", "state", "destination", "topic", "ordering_key", "available_at", "id"),
     _full("ix_outbox_messages_state_ordered", "state", "destination", "topic", "ordering_key", "id"),
+    _full("ix_outbox_messages_state_sent", "state", "sent_at"),
     **_OPTIONS,
 )
 
@@ -314,6 +317,12 @@ def new_outbox_id() -> str:
     value = int.from_bytes(stamp + os.urandom(10), "big")
     value = value & ~(0xF << 76) | (0x7 << 76)
     return str(UUID(int=value & ~(0x3 << 62) | (0x2 << 62)))
+
+
+def outbox_ids_from(instant: datetime) -> str:
+    """A lower bound of the outbox_ids made from this millisecond on, and of no earlier one; by the enqueuer's clock."""
+    digits = f"{int(instant.timestamp() * 1000):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def row_of(message: Message, horizon_s: float) -> dict[str, Any]:

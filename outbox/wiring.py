@@ -101,6 +101,11 @@ class Runtime:
         """The ending of a sweep."""
         return Swept(self.clock, self._left_to_do, longest_s, nudged=nudged)
 
+    def close(self) -> None:
+        """Close the database's connections, if there are any; the next use opens new ones."""
+        if "database" in vars(self):
+            self.database.engine.dispose()
+
     def _left_to_do(self) -> bool:
         return left_to_do(self.database, self.settings.skip_failed_heads)
 

@@ -8,7 +8,7 @@ from sqlalchemy import event, insert, select, update
 
 from outbox.store.claim import claim, claim_ordered
 from outbox.store.lanes import Lane
-from outbox.table import attempts, audit, db_after, messages
+from outbox.table import attempts, audit, db_after, messages, outbox_ids_from
 
 ORDERS = Lane("default", "orders")
 
@@ -16,6 +16,11 @@ ORDERS = Lane("default", "orders")
 def ago(seconds):
     """The instant so long ago; negative for one to come. The databases are on this machine."""
     return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def outbox_id_at(instant):
+    """An outbox_id such as one that was made at that instant."""
+    return f"{outbox_ids_from(instant)}-7{uuid.uuid4().hex[:3]}-8{uuid.uuid4().hex[:3]}-{uuid.uuid4().hex[:12]}"
 
 
 def new_row(**over):

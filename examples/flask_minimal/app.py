@@ -1,15 +1,16 @@
 """A shop on Flask and Flask-SQLAlchemy: POST /orders takes an order and promises a message."""
 
-import os
-
 from flask import Flask, request
 from flask_sqlalchemy import SQLAlchemy
 
-from outbox import Message, enqueue, prepare_sqlite
+from outbox import Message, enqueue
+from outbox.flask import Outbox
 
 app = Flask(__name__)
-app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["OUTBOX_DATABASE_URL"]
+app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///shop.sqlite"
+app.config.from_prefixed_env()  # FLASK_OUTBOX_ENDPOINT and whatever else differs from place to place
 db = SQLAlchemy(app)
+Outbox(app, db)
 
 
 class Order(db.Model):
@@ -20,8 +21,6 @@ class Order(db.Model):
 
 
 with app.app_context():
-    if db.engine.dialect.name == "sqlite":
-        prepare_sqlite(db.engine)
     db.create_all()
 
 
@@ -31,7 +30,6 @@ def create_order() -> tuple[dict[str, int], int]:
     order = Order(item=request.json["item"])
     db.session.add(order)
     db.session.flush()  # gives the order its id
-    message = Message("orders", {"id": order.id, "item": order.item}, tag="created", keys=f"order-{order.id}")
-    enqueue(db.session, message)
+    enqueue(db.session, Message("orders", {"id": order.id, "item": order.item}, keys=f"order-{order.id}"))
     db.session.commit()
     return {"id": order.id}, 201

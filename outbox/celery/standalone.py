@@ -10,26 +10,26 @@ from celery import Celery
 
 from outbox.celery.installation import QUEUE, install_with
 from outbox.errors import ConfigError
-from outbox.settings import Settings
+from outbox.settings import NotConfiguredError, Settings
 
-__all__ = ["app"]
+__all__ = ["app", "use"]
 
 
-class _NotConfiguredError(ConfigError, SystemExit):
-    """A setting is missing or wrong: an error to programs; where none catches it, one line instead of a traceback."""
+_given: list[Settings] = []
 
-    def __init__(self, error: ConfigError) -> None:
-        super().__init__(error.key, str(error).removeprefix(f"{error.key}: "))
-        self.code = str(self)
+
+def use(settings: Settings) -> None:
+    """Follow these settings instead of the environment's; it must come before Celery first needs them."""
+    _given.append(settings)
 
 
 @cache
 def _settings() -> Settings:
     try:
-        settings = Settings.from_env()
+        settings = _given[-1] if _given else Settings.from_env()
         settings.require("broker_url")
     except ConfigError as error:
-        raise _NotConfiguredError(error) from None
+        raise NotConfiguredError(error) from None
     return settings
 
 

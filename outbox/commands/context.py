@@ -18,12 +18,15 @@ Load = Callable[[], Runtime]
 
 
 def with_runtime(command: Callable[Concatenate[Runtime, _P], _T]) -> Callable[_P, _T]:
-    """Have a command called with its host's runtime first."""
+    """Have a command called with its host's runtime first, which is closed after."""
 
     @wraps(command)
     def run(*args: _P.args, **options: _P.kwargs) -> _T:
-        load: Load = click.get_current_context().obj
-        return command(load(), *args, **options)
+        context = click.get_current_context()
+        load: Load = context.obj
+        runtime = load()
+        context.call_on_close(runtime.close)
+        return command(runtime, *args, **options)
 
     # click's mark for lines that it must not wrap, which a docstring can hold only in its spelled-out form.
     run.__doc__ = (command.__doc__ or "").replace("\\b\n", "\b\n")

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outbox.admin.words import inert
+
 __all__ = ["inert", "json_option", "print_fields", "print_json", "print_table", "print_text", "talk"]
 
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\.\d{6}Z")
@@ -67,8 +69,3 @@ def _shown(value: object) -> str:
         return "-"
     instant = _INSTANT.fullmatch(str(value))
     return f"{instant[1]} {instant[2]}Z" if instant else inert(str(value))
-
-
-def inert(text: str) -> str:
-    r"""The text with everything that is not plainly visible spelled out, such as ``\x1b`` or ``\n``."""
-    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])

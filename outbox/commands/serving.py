@@ -41,8 +41,9 @@ def worker(runtime: Runtime, /, concurrency: int | None, pool: str, loglevel: st
     application that has Celery already, call outbox.celery.install and start Celery's own worker and beat.
     """
     runtime.settings.require("broker_url")
-    from outbox.celery import app  # noqa: PLC0415 - Celery costs the other commands too long a start
+    from outbox.celery.standalone import app, use  # noqa: PLC0415 - Celery costs the other commands too long a start
 
+    use(runtime.settings)
     try:
         app.connection_for_write().create_transport()
     except ImportError as error:

@@ -6,6 +6,7 @@ every time it is: a process that has no use for it runs without the file, and a 
 """
 
 from outbox.settings.destination import Destination
+from outbox.settings.problems import NotConfiguredError
 from outbox.settings.schema import Settings
 
-__all__ = ["Destination", "Settings"]
+__all__ = ["Destination", "NotConfiguredError", "Settings"]

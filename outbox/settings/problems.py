@@ -8,12 +8,20 @@ from pydantic_core import ErrorDetails
 
 from outbox.errors import ConfigError
 
-__all__ = ["Place", "config_error", "unknown", "wrong"]
+__all__ = ["NotConfiguredError", "Place", "config_error", "unknown", "wrong"]
 
 #: Where a value stands: ``("batch_size",)``, or inside ``("destinations", "billing", "endpoint")``.
 Place = tuple[str, ...]
 
 _NUMBER = re.compile(r"[-+.\d]{1,12}")
+
+
+class NotConfiguredError(ConfigError, SystemExit):
+    """A setting is missing or wrong: an error to programs; where none catches it, one line instead of a traceback."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(error.key, str(error).removeprefix(f"{error.key}: "))
+        self.code = str(self)
 
 
 def config_error(place: Place, problem: str) -> ConfigError:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, or_, select, update
 
 from outbox.states import State
 from outbox.store.conditions import state_is
@@ -96,18 +96,19 @@ def progress(database: Database) -> list[dict[str, Any]]:
         DatabaseError: see `Database.run`.
     """
     names = (checks.c.destination, checks.c.topic, checks.c.group_id)
-    query = select(*names, checks.c.succeeded_at, db_now().label("now")).where(checks.c.checker == TOPIC)
+    waits = _unsettled_in(checks.c.destination, checks.c.topic, 0.0)
+    waiting = select(func.count()).select_from(messages).where(waits).correlate(checks).scalar_subquery()
+    query = select(*names, waiting.label("unsettled"), checks.c.succeeded_at, db_now().label("now"))
+    query = query.where(checks.c.checker == TOPIC).order_by(*names)
+    found = database.read(lambda connection: connection.execute(query).mappings().all())
+    return [
+        {name: row[name] for name in ("destination", "topic", "group_id", "unsettled")} | {"checked_s": _ago_s(row)}
+        for row in found
+    ]
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
-        found = []
-        for row in connection.execute(query.order_by(*names)).all():
-            waiting = select(func.count()).select_from(messages).where(_unsettled(Topic(*row[:3]), 0.0))
-            since_s = None if row.succeeded_at is None else max(0.0, (row.now - row.succeeded_at).total_seconds())
-            of_topic = dict(zip(("destination", "topic", "group_id"), row[:3], strict=True))
-            found.append(of_topic | {"unsettled": connection.scalar(waiting), "checked_s": since_s})
-        return found
 
-    return database.read(work)
+def _ago_s(row: RowMapping) -> float | None:
+    return None if row["succeeded_at"] is None else max(0.0, (row["now"] - row["succeeded_at"]).total_seconds())
 
 
 # --- polls --------------------------------------------------------------------------------------------------------
@@ -280,7 +281,11 @@ def _is_blocked(connection: Connection, topic: Topic, offered_at: datetime) -> b
 
 def _unsettled(topic: Topic, since_s: float) -> ColumnElement[bool]:
     """Rows that were ``committing``, and their check time over, ``since_s`` seconds ago; and their day is not over."""
-    of_topic = and_(messages.c.destination == topic.destination, messages.c.topic == topic.topic)
+    return _unsettled_in(topic.destination, topic.topic, since_s)
+
+
+def _unsettled_in(destination: Any, topic: Any, since_s: float) -> ColumnElement[bool]:
+    of_topic = and_(messages.c.destination == destination, messages.c.topic == topic)
     is_due = messages.c.posted_at <= db_after(-(messages.c.transaction_check_s + _MARGIN_S + since_s))
     in_time = messages.c.posted_at > db_after(-DAY_S)
     return and_(state_is(messages, State.COMMITTING), of_topic, is_due, in_time)

@@ -1,11 +1,44 @@
 """What is true of a row, in SQL. The words of the partial indexes' own conditions stand here, beside nothing else's."""
 
-from sqlalchemy import ColumnElement, FromClause, String, and_, bindparam, exists, literal_column, not_, or_
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    String,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    literal_column,
+    not_,
+    null,
+    or_,
+)
 
 from outbox.states import State
 from outbox.table import db_now, pauses
 
-__all__ = ["due", "of_lane", "operator_paused", "ordered", "row_id", "same_lane", "state_is", "unordered"]
+__all__ = [
+    "HELD",
+    "due",
+    "has_key",
+    "held",
+    "is_message",
+    "of_lane",
+    "operator_paused",
+    "ordered",
+    "row_id",
+    "same_lane",
+    "state_is",
+    "unordered",
+    "waiting_since",
+]
+
+#: States that rows wait in for somebody, or are closed in: neither pending nor sent.
+HELD = frozenset({State.COMMITTING, State.FAILED, State.IN_DOUBT, State.DISCARDED})
 
 _LARGEST_ID = 2**63 - 1
 
@@ -26,10 +59,30 @@ def ordered(rows: FromClause) -> ColumnElement[bool]:
     return and_(state_is(rows, State.PENDING, State.FAILED), rows.c.ordering_key.is_not(None))
 
 
+def held(rows: FromClause) -> ColumnElement[bool]:
+    """In one of the states `HELD`, in the words of the index of these; SQLite uses it only where they stand."""
+    return not_(state_is(rows, State.PENDING, State.SENT))
+
+
 def due(rows: FromClause) -> ColumnElement[bool]:
     """A pending row that may be claimed now: its time has come, and nobody holds a lease that has not ended."""
     free = or_(rows.c.lease_until.is_(None), rows.c.lease_until < db_now())
     return and_(state_is(rows, State.PENDING), rows.c.available_at <= db_now(), free)
+
+
+def has_key(rows: FromClause, key: str) -> ColumnElement[bool]:
+    """Rows with this key among their keys, compared byte by byte."""
+    # REPLACE compares so on every database; LIKE, and MariaDB's default collation, do not.
+    joined = literal(" ") + rows.c["keys"] + literal(" ")
+    return func.length(func.replace(joined, f" {key} ", "")) < func.length(joined)
+
+
+def waiting_since(rows: FromClause) -> ColumnElement[Any]:
+    """Since when a pending row waits: a scheduled one from when the broker would take it, and null before."""
+    scheduled = rows.c.deliver_at.is_not(None)
+    is_early = and_(scheduled, rows.c.attempts == 0, rows.c.available_at > db_now())
+    began_later = and_(scheduled, rows.c.available_at > rows.c.created_at)
+    return case((is_early, null()), (began_later, rows.c.available_at), else_=rows.c.created_at)
 
 
 def of_lane(rows: FromClause) -> ColumnElement[bool]:
@@ -46,6 +99,12 @@ def operator_paused(rows: FromClause) -> ColumnElement[bool]:
     """Rows in a lane that an operator has paused."""
     in_force = or_(pauses.c.until.is_(None), pauses.c.until > db_now())
     return exists().where(same_lane(pauses, rows), not_(pauses.c.automatic), in_force).correlate(rows)
+
+
+def is_message(rows: FromClause, reference: int | str) -> ColumnElement[bool]:
+    """The row that an operator's reference names, by its row id or its ``outbox_id``."""
+    found = row_id(reference)
+    return rows.c.outbox_id == str(reference) if found is None else rows.c.id == found
 
 
 def row_id(reference: int | str) -> int | None:

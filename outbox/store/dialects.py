@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -32,7 +33,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import Alias
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
-from outbox.table import MYSQL, exact, messages
+from outbox.table import MYSQL, Instant, exact, messages
 
 __all__ = [
     "MESSAGE_ID_CHARACTERS",
@@ -42,11 +43,14 @@ __all__ = [
     "by_due",
     "by_id",
     "by_ordering_key",
+    "by_sent",
+    "by_state",
     "deletion",
     "has_id",
     "is_not_migrated",
     "is_transient",
     "marked",
+    "minute_of",
     "upsert",
 ]
 
@@ -66,6 +70,18 @@ class _ByOrderingKey(Alias):
     index_mysql = "ix_outbox_messages_state_ordered"
 
 
+class _ByState(Alias):
+    inherit_cache = True
+    index = "ix_outbox_messages_held"
+    index_mysql = "ix_outbox_messages_state_due"
+
+
+class _BySent(Alias):
+    inherit_cache = True
+    index = "ix_outbox_messages_sent"
+    index_mysql = "ix_outbox_messages_state_sent"
+
+
 def by_due(name: str) -> FromClause:
     """The messages under an alias, to be read through the index of due unordered rows.
 
@@ -79,20 +95,36 @@ def by_ordering_key(name: str) -> FromClause:
     return _ByOrderingKey._construct(messages, name=name)  # noqa: SLF001 - as above
 
 
+def by_state(name: str) -> FromClause:
+    """The messages under an alias, to be read through the index of those neither pending nor sent; see `by_due`."""
+    return _ByState._construct(messages, name=name)  # noqa: SLF001 - as above
+
+
+def by_sent(name: str) -> FromClause:
+    """The messages under an alias, to be read through the index of when they were sent; see `by_due`."""
+    return _BySent._construct(messages, name=name)  # noqa: SLF001 - as above
+
+
 @compiles(_ByDue)
 @compiles(_ByOrderingKey)
+@compiles(_ByState)
+@compiles(_BySent)
 def _compile_alias(element: Any, compiler: Any, **kw: Any) -> str:
     return str(compiler.visit_alias(element, **kw))
 
 
 @compiles(_ByDue, "sqlite")
 @compiles(_ByOrderingKey, "sqlite")
+@compiles(_ByState, "sqlite")
+@compiles(_BySent, "sqlite")
 def _compile_alias_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"{compiler.visit_alias(element, **kw)} INDEXED BY {element.index}"
 
 
 @compiles(_ByDue, *MYSQL)
 @compiles(_ByOrderingKey, *MYSQL)
+@compiles(_ByState, *MYSQL)
+@compiles(_BySent, *MYSQL)
 def _compile_alias_mysql(element: Any, compiler: Any, **kw: Any) -> str:
     return f"{compiler.visit_alias(element, **kw)} FORCE INDEX ({element.index_mysql})"
 
@@ -261,6 +293,32 @@ def _parameter(element: _MarkRows, compiler: SQLCompiler, kw: dict[str, Any]) ->
 
 def _type(compiler: SQLCompiler, kind: Any) -> str:
     return str(compiler.dialect.type_compiler_instance.process(kind))
+
+
+# --- instants -----------------------------------------------------------------------------------------------------
+
+
+class minute_of(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The beginning of the minute that an instant is in."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(minute_of)
+def _compile_minute(element: minute_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"date_trunc('minute', {compiler.process(element.clauses, **kw)})"
+
+
+@compiles(minute_of, *MYSQL)
+def _compile_minute_mysql(element: minute_of, compiler: SQLCompiler, **kw: Any) -> str:
+    instant = compiler.process(element.clauses, **kw)
+    return f"timestampadd(MICROSECOND, -microsecond({instant}), timestampadd(SECOND, -second({instant}), {instant}))"
+
+
+@compiles(minute_of, "sqlite")
+def _compile_minute_sqlite(element: minute_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"substr({compiler.process(element.clauses, **kw)}, 1, 16) || ':00.000000'"
 
 
 # --- upsert -------------------------------------------------------------------------------------------------------

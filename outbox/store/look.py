@@ -12,19 +12,15 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    FromClause,
     MetaData,
     RowMapping,
     Select,
     String,
     Table,
-    and_,
-    case,
     func,
     inspect,
-    literal,
     literal_column,
-    not_,
-    null,
     or_,
     select,
     union_all,
@@ -33,11 +29,24 @@ from sqlalchemy import (
 from outbox.errors import OperationError
 from outbox.states import State
 from outbox.store import checks
-from outbox.store.conditions import ordered, row_id, state_is, unordered
+from outbox.store.conditions import held, is_message, ordered, state_is, unordered, waiting_since
 from outbox.store.database import Database
+from outbox.store.filter import Filter
 from outbox.table import Instant, attempts, audit, db_now, messages, pauses
 
-__all__ = ["audited", "counts", "list_messages", "oldest_pending_s", "paused", "schema_version", "show", "status"]
+__all__ = [
+    "as_message",
+    "audited",
+    "counts",
+    "list_messages",
+    "listed",
+    "oldest_pending_s",
+    "paused",
+    "plain",
+    "schema_version",
+    "show",
+    "status",
+]
 
 _VERSION = Table("outbox_alembic_version", MetaData(), Column("version_num", String(32)))
 _LEASE = frozenset({"lease_until", "lease_token"})
@@ -98,7 +107,7 @@ def paused(database: Database) -> list[dict[str, Any]]:
     columns = (pauses.c.destination, pauses.c.topic, pauses.c.until, pauses.c.by, pauses.c.reason)
     in_force = or_(pauses.c.until.is_(None), pauses.c.until > db_now())
     query = select(*columns).where(in_force).order_by(*columns[:2], pauses.c.automatic)
-    return database.read(lambda connection: [_plain(row) for row in connection.execute(query).mappings()])
+    return database.read(lambda connection: [plain(row) for row in connection.execute(query).mappings()])
 
 
 def schema_version(database: Database) -> str | None:
@@ -140,35 +149,38 @@ def list_messages(
     Raises:
         DatabaseError: see `Database.run`.
     """
-    query = select(*(column for column in messages.c if column.name not in {"body", *_LEASE}))
-    query = query.where(state_is(messages, state)) if state else query
-    query = query.where(messages.c.destination == destination) if destination else query
-    query = query.where(messages.c.topic == topic) if topic else query
-    query = query.where(_has_key(key)) if key else query
-    query = query.order_by(messages.c.id.desc()).limit(limit)
-    return database.read(lambda connection: [_message(row) for row in connection.execute(query).mappings()])
+    meant = Filter(state=state, destination=destination, topic=topic, key=key)
+    query = select(*listed(messages)).where(*meant.conditions(messages)).order_by(messages.c.id.desc()).limit(limit)
+    return database.read(lambda connection: [as_message(row) for row in connection.execute(query).mappings()])
 
 
-def show(database: Database, reference: int | str) -> dict[str, Any]:
+def listed(rows: FromClause) -> list[ColumnElement[Any]]:
+    """The columns of a list: all but the body and the lease."""
+    return [column for column in rows.c if column.name not in {"body", *_LEASE}]
+
+
+def show(database: Database, reference: int | str, *, with_body: bool = True) -> dict[str, Any]:
     """One message: every column but the lease, and ``history``, its attempts that did not end well, oldest first.
 
     Args:
         database: the outbox's.
         reference: a row id (an int, or a string of digits) or an outbox_id.
+        with_body: False leaves the body out.
 
     Raises:
         OperationError: there is no such message.
         DatabaseError: see `Database.run`.
     """
-    query = select(*(column for column in messages.c if column.name not in _LEASE)).where(_is(reference))
+    columns = [*listed(messages), *([messages.c.body] if with_body else [])]
+    query = select(*columns).where(is_message(messages, reference))
 
     def work(connection: Connection) -> dict[str, Any]:
         row = connection.execute(query).mappings().one_or_none()
         if row is None:
             raise OperationError(f"there is no message {reference}")
-        columns = (column for column in attempts.c if column.name not in {"id", "message_row_id"})
-        history = select(*columns).where(attempts.c.message_row_id == row["id"]).order_by(attempts.c.id)
-        return _message(row) | {"history": [_plain(attempt) for attempt in connection.execute(history).mappings()]}
+        told = (column for column in attempts.c if column.name not in {"id", "message_row_id"})
+        history = select(*told).where(attempts.c.message_row_id == row["id"]).order_by(attempts.c.id)
+        return as_message(row) | {"history": [plain(attempt) for attempt in connection.execute(history).mappings()]}
 
     return database.read(work)
 
@@ -182,7 +194,7 @@ def audited(database: Database, *, outbox_id: str | None = None, limit: int = 50
     query = select(*(column for column in audit.c if column.name != "id"))
     query = query.where(audit.c.outbox_id == outbox_id) if outbox_id else query
     query = query.order_by(audit.c.id.desc()).limit(limit)
-    return database.read(lambda connection: [_plain(row) for row in connection.execute(query).mappings()])
+    return database.read(lambda connection: [plain(row) for row in connection.execute(query).mappings()])
 
 
 # --- statements ---------------------------------------------------------------------------------------------------
@@ -192,11 +204,10 @@ def audited(database: Database, *, outbox_id: str | None = None, limit: int = 50
 def _counts() -> CompoundSelect[Any]:
     """Unfinished messages through their partial indexes, and all."""
     number, pending = func.count(), literal_column(f"'{State.PENDING}'", String())
-    unfinished = not_(state_is(messages, State.PENDING, State.SENT))
     return union_all(
         select(pending, number).where(unordered(messages)),
         select(pending, number).where(ordered(messages), state_is(messages, State.PENDING)),
-        select(messages.c.state, number).where(unfinished).group_by(messages.c.state),
+        select(messages.c.state, number).where(held(messages)).group_by(messages.c.state),
         select(literal_column("'all'", String()), number).select_from(messages),
     )
 
@@ -204,43 +215,22 @@ def _counts() -> CompoundSelect[Any]:
 @cache
 def _oldest() -> Select[Any]:
     """The database's time, and since when the oldest message waits: of the unordered ones, and of the ordered."""
-    since = case(
-        (_waits_for_its_time(), null()), (_began_later(), messages.c.available_at), else_=messages.c.created_at
-    )
-    oldest = select(func.min(since, type_=Instant()))
+    oldest = select(func.min(waiting_since(messages), type_=Instant()))
     of_ordered = oldest.where(ordered(messages), state_is(messages, State.PENDING))
     return select(db_now(), oldest.where(unordered(messages)).scalar_subquery(), of_ordered.scalar_subquery())
-
-
-def _is(reference: int | str) -> ColumnElement[bool]:
-    found = row_id(reference)
-    return messages.c.outbox_id == str(reference) if found is None else messages.c.id == found
-
-
-def _waits_for_its_time() -> ColumnElement[bool]:
-    scheduled = and_(messages.c.deliver_at.is_not(None), messages.c.attempts == 0)
-    return and_(scheduled, messages.c.available_at > db_now())
-
-
-def _began_later() -> ColumnElement[bool]:
-    return and_(messages.c.deliver_at.is_not(None), messages.c.available_at > messages.c.created_at)
-
-
-def _has_key(key: str) -> ColumnElement[bool]:
-    # REPLACE compares byte by byte on every database; LIKE, and MariaDB's default collation, do not.
-    joined = literal(" ") + messages.c["keys"] + literal(" ")
-    return func.length(func.replace(joined, f" {key} ", "")) < func.length(joined)
 
 
 # --- values -------------------------------------------------------------------------------------------------------
 
 
-def _message(row: RowMapping) -> dict[str, Any]:
+def as_message(row: RowMapping) -> dict[str, Any]:
+    """A message's columns, ready for JSON."""
     properties = dict(pair.split(":", 1) for pair in row["properties"].split("|") if pair)
-    return _plain(row) | {"properties": properties, "keys": row["keys"] or ""}
+    return plain(row) | {"properties": properties, "keys": row["keys"] or ""}
 
 
-def _plain(row: RowMapping) -> dict[str, Any]:
+def plain(row: RowMapping) -> dict[str, Any]:
+    """A row with its instants as text."""
     return {name: _text(value) if isinstance(value, datetime) else value for name, value in row.items()}
 
 

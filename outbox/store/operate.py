@@ -1,8 +1,10 @@
-"""What operators do to messages: replay, discard, purge.
+"""What operators do to messages: replay, discard, purge; and to see a body.
 
 A deed on messages has two steps. `find` says which rows are meant, and refuses where a row's state forbids it; `replay`
 and `discard` then change those rows that are still as they were found: in the same state, replayed as often. So of two
 operators, or of two clicks, one wins. Each deed writes its audit in its own transaction.
+
+A page does the same with what it has shown, by `act`, which says of each row what came of it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,23 +12,36 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Row, Select, or_, select, update
+from sqlalchemy import Connection, FromClause, Row, RowMapping, Select, or_, select, update
 
 from outbox.errors import OperationError
 from outbox.states import TRANSITIONS, State, sources
 from outbox.store.audit import write_audit
-from outbox.store.conditions import row_id, state_is
+from outbox.store.conditions import is_message, row_id, state_is
 from outbox.store.database import Database
 from outbox.store.dialects import by_id, has_id
 from outbox.store.purge import purge
 from outbox.table import db_now, messages
 
-__all__ = ["Target", "discard", "find", "purge", "replay"]
+__all__ = [
+    "CHUNK",
+    "Outcome",
+    "Refusal",
+    "Target",
+    "act",
+    "check",
+    "discard",
+    "find",
+    "purge",
+    "replay",
+    "view_body",
+]
 
-_CHUNK = 500
+#: Rows changed in one transaction.
+CHUNK = 500
 _IN_FLIGHT = frozenset({State.PENDING, State.COMMITTING})
 
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 Changes = Callable[[FromClause], dict[str, Any]]
 
 
@@ -37,6 +52,22 @@ class Target:
     id: int
     state: State
     replays: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that was left alone, and why, in words that follow its name: ``is sent by now``."""
+
+    id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a deed: the ids of the rows that were changed, and the others."""
+
+    done: tuple[int, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
 
 def find(
@@ -67,7 +98,7 @@ def find(
     if not ids:
         if state is None:
             raise OperationError(f"nothing to {verb}: give ids, or a state")
-        _check(verb, state, force=force)
+        check(verb, state, force=force)
     filters = [state_is(messages, state)] if state else []
     filters += [messages.c.topic == topic] if topic else []
     filters += [messages.c.destination == destination] if destination else []
@@ -88,7 +119,7 @@ def replay(
     by: str,
     reason: str,
     force: bool = False,
-    on_progress: Progress = lambda _done: None,
+    on_progress: OnProgress = lambda _done: None,
 ) -> int:
     """Put rows back to ``pending``, due at once, with no attempts or crashes and one replay more.
 
@@ -109,7 +140,7 @@ def replay(
         OperationError: the state of a target does not allow it; nothing is changed.
         DatabaseError: see `Database.run`. Chunks done before stay done.
     """
-    return _act(database, "replay", targets, _fresh, by=by, reason=reason, force=force, on_progress=on_progress)
+    return _act(database, "replay", targets, by=by, reason=reason, force=force, on_progress=on_progress)
 
 
 def discard(
@@ -119,13 +150,60 @@ def discard(
     by: str,
     reason: str,
     force: bool = False,
-    on_progress: Progress = lambda _done: None,
+    on_progress: OnProgress = lambda _done: None,
 ) -> int:
     """Close rows for good, as ``discarded``; what waits behind them in their ordering keys goes on.
 
     Same arguments, return and errors as `replay`.
     """
-    return _act(database, "discard", targets, _closed, by=by, reason=reason, force=force, on_progress=on_progress)
+    return _act(database, "discard", targets, by=by, reason=reason, force=force, on_progress=on_progress)
+
+
+def act(
+    database: Database, verb: str, targets: Sequence[Target], *, by: str, reason: str, force: bool = False
+) -> Outcome:
+    """Same as `replay` or `discard`, as ``verb`` says, but rows that cannot be changed are named instead of raised.
+
+    Args:
+        database: the outbox's.
+        verb: ``"replay"`` or ``"discard"``.
+        targets: as a page showed them.
+        by: the operator.
+        reason: for the audit.
+        force: as for `find`.
+
+    Raises:
+        DatabaseError: see `Database.run`. Chunks done before stay done.
+    """
+    outcomes = list(_in_chunks(database, verb, targets, by=by, reason=reason, force=force))
+    done = (row_id for one in outcomes for row_id in one.done)
+    return Outcome(tuple(done), tuple(refusal for one in outcomes for refusal in one.refused))
+
+
+def view_body(database: Database, reference: int | str, *, by: str, reason: str) -> str:
+    """The body of a message; that somebody has seen it is written to the audit.
+
+    Args:
+        database: the outbox's.
+        reference: a row id or an outbox_id.
+        by: who sees it.
+        reason: for the audit.
+
+    Raises:
+        OperationError: there is no such message.
+        DatabaseError: see `Database.run`.
+    """
+    names = ("body", "outbox_id", "destination", "topic", "keys")
+    query = select(*(messages.c[name] for name in names)).where(is_message(messages, reference))
+
+    def work(connection: Connection) -> str:
+        row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            raise OperationError(f"there is no message {reference}")
+        write_audit(connection, "view_body", [row], by=by, reason=reason)
+        return str(row["body"])
+
+    return database.run(work)
 
 
 def _fresh(rows: FromClause) -> dict[str, Any]:
@@ -139,42 +217,79 @@ def _closed(_rows: FromClause) -> dict[str, Any]:
     return {"state": State.DISCARDED.value}
 
 
+def _changes(verb: str) -> Changes:
+    return _fresh if verb == "replay" else _closed
+
+
 def _act(
     database: Database,
     verb: str,
     targets: Sequence[Target],
-    changes: Changes,
     *,
     by: str,
     reason: str,
     force: bool,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> int:
     for target in targets:
-        _check(verb, target.state, force=force, row_id=target.id)
+        check(verb, target.state, force=force, row_id=target.id)
     done = 0
-    for chunk in _chunks(targets):
-        done += database.run(partial(_act_on_chunk, verb=verb, targets=chunk, changes=changes, by=by, reason=reason))
+    for outcome in _in_chunks(database, verb, targets, by=by, reason=reason, force=force):
+        done += len(outcome.done)
         on_progress(done)
     return done
 
 
+def _in_chunks(
+    database: Database, verb: str, targets: Sequence[Target], *, by: str, reason: str, force: bool
+) -> Iterator[Outcome]:
+    for chunk in _chunks(targets):
+        yield database.run(
+            partial(_act_on_chunk, verb=verb, targets=chunk, by=by, reason=reason, allowed=sources(verb, forced=force))
+        )
+
+
 def _act_on_chunk(
-    connection: Connection, *, verb: str, targets: Sequence[Target], changes: Changes, by: str, reason: str
-) -> int:
+    connection: Connection,
+    *,
+    verb: str,
+    targets: Sequence[Target],
+    by: str,
+    reason: str,
+    allowed: frozenset[State],
+) -> Outcome:
     rows = by_id()
-    names = ("id", "state", "replays", "outbox_id", "destination", "topic", "keys")
-    query = select(*(rows.c[name] for name in names)).where(has_id(rows), rows.c.lease_token.is_(None))
-    query = query.order_by(rows.c.id).with_for_update()
-    found = {target.id: (target.state, target.replays) for target in targets}
-    locked = connection.execute(query, {"ids": list(found)}).mappings()
-    still_so = [row for row in locked if found[row["id"]] == (row["state"], row["replays"])]
-    changed = {"ids": [row["id"] for row in still_so]}
-    connection.execute(update(rows).where(has_id(rows)).values(changes(rows)), changed)
-    for state in sorted({row["state"] for row in still_so}):
-        of_state = [dict(row) for row in still_so if row["state"] == state]
+    names = ("id", "state", "replays", "lease_token", "outbox_id", "destination", "topic", "keys")
+    query = select(*(rows.c[name] for name in names)).where(has_id(rows)).order_by(rows.c.id).with_for_update()
+    locked = connection.execute(query, {"ids": [target.id for target in targets]}).mappings()
+    found = {row["id"]: row for row in locked}
+    refused = {target.id: _why_not(target, found.get(target.id), verb, allowed) for target in targets}
+    done = [row for row_id, row in found.items() if refused[row_id] is None]
+    ids = tuple(row["id"] for row in done)
+    connection.execute(update(rows).where(has_id(rows)).values(_changes(verb)(rows)), {"ids": ids})
+    for state in sorted({row["state"] for row in done}):
+        of_state = [row for row in done if row["state"] == state]
         write_audit(connection, _action(verb, State(state)), of_state, by=by, reason=reason)
-    return len(still_so)
+    return Outcome(ids, tuple(Refusal(row_id, why) for row_id, why in refused.items() if why))
+
+
+def _why_not(target: Target, row: RowMapping | None, verb: str, allowed: frozenset[State]) -> str | None:
+    """Why a row, as it is under its lock, is left alone; None where nothing speaks against the deed."""
+    if row is None:
+        return "is not there any more"
+    if row["replays"] != target.replays:
+        return f"has been replayed meanwhile, and is {row['state']} now"
+    if row["state"] != target.state:
+        return f"is {row['state']} by now"
+    if row["lease_token"] is not None or (target.state in _IN_FLIGHT and target.state not in allowed):
+        return "is in flight; wait until that has ended"
+    if target.state not in allowed:
+        return f"is {target.state}, which {verb} leaves alone{_unless_forced(verb, target.state)}"
+    return None
+
+
+def _unless_forced(verb: str, state: State) -> str:
+    return " unless it is forced" if state in sources(verb, forced=True) else ""
 
 
 def _by_id(connection: Connection, query: Select[Any], ids: Sequence[int | str]) -> Iterator[Row[Any]]:
@@ -192,11 +307,16 @@ def _by_id(connection: Connection, query: Select[Any], ids: Sequence[int | str])
 
 
 def _target(verb: str, row: Row[Any], *, force: bool) -> Target:
-    _check(verb, State(row.state), force=force, row_id=row.id)
+    check(verb, State(row.state), force=force, row_id=row.id)
     return Target(row.id, State(row.state), row.replays)
 
 
-def _check(verb: str, state: State, *, force: bool, row_id: int | None = None) -> None:
+def check(verb: str, state: State, *, force: bool, row_id: int | None = None) -> None:
+    """Whether a deed may leave a state.
+
+    Raises:
+        OperationError: it may not; the text names the row, if one is given.
+    """
     if state in sources(verb, forced=force):
         return
     what = f"messages that are {state}" if row_id is None else f"message {row_id}, which is {state}"
@@ -213,5 +333,5 @@ def _action(verb: str, state: State) -> str:
 
 
 def _chunks(many: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(many), _CHUNK):
-        yield many[start : start + _CHUNK]
+    for start in range(0, len(many), CHUNK):
+        yield many[start : start + CHUNK]

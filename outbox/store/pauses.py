@@ -14,9 +14,10 @@ from outbox.store.dialects import upsert
 from outbox.store.lanes import AutomaticPause, Lane
 from outbox.table import db_after, db_now, pauses
 
-__all__ = ["end_automatic_pause", "pause", "pause_automatically", "resume", "win_probe"]
+__all__ = ["BREAKER", "end_automatic_pause", "pause", "pause_automatically", "resume", "win_probe"]
 
-_BREAKER = "circuit breaker"
+#: Who has paused a lane by itself.
+BREAKER = "circuit breaker"
 
 
 def pause_automatically(database: Database, lane: Lane, *, for_s: float, reason: str, failures: int = 1) -> None:
@@ -34,7 +35,7 @@ def pause_automatically(database: Database, lane: Lane, *, for_s: float, reason:
     Raises:
         DatabaseError: see `Database.run`.
     """
-    row = _row(lane, automatic=True, by=_BREAKER, reason=reason, until=db_after(for_s), failures=failures)
+    row = _row(lane, automatic=True, by=BREAKER, reason=reason, until=db_after(for_s), failures=failures)
 
     def changes(new: Any) -> list[tuple[str, Any]]:
         keeps = and_(pauses.c.failures > new.failures, pauses.c.until > new.until)

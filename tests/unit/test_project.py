@@ -117,11 +117,12 @@ def wheel(tmp_path_factory):
     return build
 
 
-def test_wheel_holds_migrations_and_types(wheel):
-    """What is installed can migrate a database, and tells type checkers that it is annotated."""
+def test_wheel_holds_migrations_pages_and_types(wheel):
+    """What is installed can migrate a database, has its pages, and tells type checkers that it is annotated."""
     names = wheel("standard")
 
     assert {"outbox/__init__.py", "outbox/py.typed", "outbox/migrations/env.py"} <= set(names)
+    assert {"outbox/admin/static/outbox/outbox.css", "outbox/flask/templates/outbox/base.html"} <= set(names)
     assert any(re.fullmatch(r"outbox/migrations/versions/\w+\.py", name) for name in names)
     assert [] == [name for name in names if not name.startswith(("outbox/", "rocketmq_outbox-"))]
 
