@@ -10,13 +10,12 @@ from outbox import __version__
 from outbox.commands import OutboxCommands
 from outbox.commands.output import inert
 from outbox.demo import demo
+from outbox.events import fields_of
 from outbox.settings import Settings
 from outbox.wiring import Runtime
 
 __all__ = ["main", "program"]
 
-# What every log record has; the rest is what the event says of itself.
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message"}
 _AS_TRACEBACK = logging.Formatter()
 
 
@@ -25,17 +24,12 @@ class _OnStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            told = [f"{name}={_told(value)}" for name, value in vars(record).items() if name not in _PLAIN]
-            lines = [" ".join([f"{record.levelname.lower()}:", record.getMessage(), *told])]
+            lines = [f"{record.levelname.lower()}: {record.getMessage()} {fields_of(record)}".rstrip()]
             lines += _AS_TRACEBACK.formatException(record.exc_info).splitlines() if record.exc_info else []
             # stderr is looked up each time: a progress bar puts its own in place for as long as it stands.
             click.echo("\n".join(map(inert, lines)), err=True)
         except Exception:  # noqa: BLE001 - what cannot be told must not stop the relay
             self.handleError(record)
-
-
-def _told(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _log(_ctx: click.Context, _param: click.Parameter, level: str) -> None:

@@ -7,7 +7,7 @@ Sources: the HTTP API's limits ("Limits", "Operation for sending messages") and 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
@@ -98,6 +98,11 @@ class Message:
         keep("body", body)
         keep("body_bytes", body_bytes)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as it was given, and checked again on the way back."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        return _made_again, (given | {"properties": dict(self.properties)},)
+
     def properties_as_sent(self, outbox_id: str) -> str:
         """All properties in the wire's form, ``name:value|`` each, ours included.
 
@@ -134,6 +139,10 @@ class Message:
             limit = f"at most {MAX_PROPERTIES_BYTES} are allowed, keys and the outbox's own included"
             raise MessageError("properties", f"{size} bytes as sent; {limit}")
         return text
+
+
+def _made_again(given: dict[str, Any]) -> Message:
+    return Message(**given)
 
 
 def _shape(value: object) -> str:
@@ -185,13 +194,15 @@ def _checked_ordering_key(value: object) -> str | None:
     return None if key is None else _checked_property_text("ordering_key", key)
 
 
-def _checked_property_text(name: str, value: object) -> str:
+def _checked_property_text(name: str, value: object, which: str = "") -> str:
     if not isinstance(value, str) or not value:
-        raise MessageError(name, f"got {_shape(value)}; give a string that is not empty")
+        is_got = f"{which}is" if which else "got"
+        raise MessageError(name, f"{is_got} {_shape(value)}; give a string that is not empty")
     _check_text(name, value)
     found = _NOT_IN_PROPERTIES.search(value)
     if found:
-        raise MessageError(name, f"""holds {found[0]} at position {found.start()}; none of : | & " ' < > can be sent""")
+        where = f"{which}holds {found[0]} at position {found.start()}"
+        raise MessageError(name, f"""{where}; none of : | & " ' < > can be sent""")
     return _plain(value)
 
 
@@ -214,7 +225,7 @@ def _checked_properties(properties: object) -> Mapping[str, str]:
         if name.startswith(_RESERVED):
             prefix = next(prefix for prefix in _RESERVED if name.startswith(prefix))
             raise MessageError("properties", f"the name {name[:64]!r} is reserved: it begins with {prefix}")
-        checked[name] = _checked_property_text("properties", value)
+        checked[name] = _checked_property_text("properties", value, f"the value of {name[:64]!r} ")
     return MappingProxyType(checked)
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.schema import CreateSchema, SchemaItem
 
 from outbox.errors import DatabaseError
 from outbox.store.database import Database
+from outbox.store.engine import make_file
 from outbox.table import MYSQL, metadata
 
 __all__ = ["VERSION_TABLE", "current", "downgrade", "head", "include_object", "sql", "upgrade"]
@@ -52,6 +53,7 @@ def upgrade(engine: Engine) -> None:
             connection.execute(CreateSchema(schema, if_not_exists=True))
         _run(command.upgrade, connection, "head")
 
+    make_file(engine)
     _locked(engine, work)
 
 
@@ -82,14 +84,15 @@ def head() -> str:
 def sql(engine: Engine) -> str:
     """The SQL that `upgrade` would run on an empty database, for somebody else to run.
 
-    It connects to a ``mysql+…`` URL only, to tell MariaDB from MySQL, which need different collations.
-
-    Raises:
-        DatabaseError: such a server is unreachable.
+    It connects to a ``mysql+…`` URL only, to tell MariaDB from MySQL, which need different collations. Where nothing
+    answers there, the statements are MySQL's, and a comment says so; ``mariadb+…`` makes them MariaDB's.
     """
-    if engine.dialect.name == "mysql":
-        Database(engine).read(lambda _connection: None)
     out = StringIO()
+    if engine.dialect.name == "mysql":
+        try:
+            Database(engine).read(lambda _connection: None)
+        except DatabaseError:
+            out.write("-- For MySQL, since no server answered. For MariaDB give the URL as mariadb+pymysql://…\n\n")
     config = _config(_schema(engine), out)
     options = {"is_mariadb": getattr(engine.dialect, "is_mariadb", None)} if engine.dialect.name in MYSQL else {}
     config.attributes |= {"dialect": engine.dialect.name, "dialect_opts": {"paramstyle": "named"} | options}

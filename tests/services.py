@@ -119,6 +119,8 @@ def _create_sqlite(name: str, directory: Path, template: URL | None) -> URL:
     path = directory / f"{name}.db"
     if template is not None:
         shutil.copyfile(template.database, path)
+    else:
+        path.touch()
     return URL.create("sqlite", database=str(path))
 
 

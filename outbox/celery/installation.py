@@ -1,7 +1,8 @@
 """What `outbox.celery.install` adds to a Celery application."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from outbox.celery.process import PerProcess
 from outbox.celery.stopping import hook_into, told_to_stop
 from outbox.celery.sweep import LONGEST_S, Sweeper
 from outbox.enqueue import after_commit
-from outbox.errors import ConfigError
+from outbox.errors import ConfigError, DatabaseError
 from outbox.settings import Settings
 from outbox.wiring import Runtime
 
@@ -68,6 +69,15 @@ def install_with(celery_app: Celery, settings: Callable[[], Settings], longest_s
     after_commit(installation.nudge)
 
 
+@contextmanager
+def _told_in_one_line(task: str) -> Iterator[None]:
+    """A setting or a database that is wrong is for an operator to mend: a line says all, and a tick says it again."""
+    try:
+        yield
+    except (ConfigError, DatabaseError) as error:
+        log.error("outbox.task_failed", extra={"task": task, "error": str(error)})  # noqa: TRY400 - see above
+
+
 class _Installation:
     def __init__(self, celery_app: Celery, settings: Callable[[], Settings], longest_s: float) -> None:
         self._app = celery_app
@@ -90,20 +100,23 @@ class _Installation:
 
     def add_tasks(self) -> None:
         @self._app.task(name=RELAY, **_TASK)
-        def relay(task: Task[Any, Any], *, nudged: bool = False) -> None:
+        def relay(task: "Task[Any, Any]", *, nudged: bool = False) -> None:
             if not isinstance(nudged, bool):
                 raise TypeError("nudged is true or false")
-            time_was_up = self._sweeper().sweep(told_to_stop(task.request.hostname), nudged=nudged)
-            if time_was_up:
-                self._nudger().nudge()
+            with _told_in_one_line(RELAY):
+                time_was_up = self._sweeper().sweep(told_to_stop(task.request.hostname), nudged=nudged)
+                if time_was_up:
+                    self._nudger().nudge()
 
         @self._app.task(name=CHECK, **_TASK)
-        def check(task: Task[Any, Any]) -> None:
-            self._sweeper().check(told_to_stop(task.request.hostname))
+        def check(task: "Task[Any, Any]") -> None:
+            with _told_in_one_line(CHECK):
+                self._sweeper().check(told_to_stop(task.request.hostname))
 
         @self._app.task(name=PURGE, **_TASK)
-        def purge(task: Task[Any, Any]) -> None:
-            self._sweeper().purge(told_to_stop(task.request.hostname))
+        def purge(task: "Task[Any, Any]") -> None:
+            with _told_in_one_line(PURGE):
+                self._sweeper().purge(told_to_stop(task.request.hostname))
 
     def configure(self, **_: Any) -> None:
         """Add routes and beat entries to those that the application has; no more the second time."""

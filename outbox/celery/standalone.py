@@ -6,13 +6,18 @@ It can be imported without any setting; they are looked at when Celery first nee
 from functools import cache
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
+from kombu.exceptions import OperationalError
 
 from outbox.celery.installation import QUEUE, install_with
+from outbox.celery.logs import show_fields
+from outbox.celery.stopping import end_with_parent
 from outbox.errors import ConfigError
 from outbox.settings import NotConfiguredError, Settings
 
-__all__ = ["app", "use"]
+__all__ = ["app", "check_broker", "use"]
+
+_PATIENCE_S = 3
 
 
 _given: list[Settings] = []
@@ -21,6 +26,29 @@ _given: list[Settings] = []
 def use(settings: Settings) -> None:
     """Follow these settings instead of the environment's; it must come before Celery first needs them."""
     _given.append(settings)
+
+
+def check_broker() -> None:
+    """Say now, in one line, what Celery would say in a traceback. A broker that does not answer yet Celery waits for.
+
+    Raises:
+        ConfigError: there is no such broker for Celery, or it refuses user, password or virtual host.
+    """
+    try:
+        with app.connection_for_write(connect_timeout=_PATIENCE_S) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+    except OperationalError:
+        return
+    except ImportError as error:
+        problem = f"{error}; for Redis: pip install 'rocketmq-outbox[redis]'"
+    except (KeyError, ValueError):
+        # Their texts may hold a part of the password.
+        problem = "no URL that Celery knows; give one such as redis://host:6379/0"
+    except Exception as error:  # noqa: BLE001 - each kind of broker has errors of its own
+        problem = f"the broker refuses it ({type(error).__name__}); check user, password and virtual host"
+    else:
+        return
+    raise ConfigError("OUTBOX_BROKER_URL", problem)
 
 
 @cache
@@ -52,3 +80,5 @@ def _configuration() -> dict[str, Any]:
 app = Celery("outbox", include=[__name__], set_as_current=False)
 app.add_defaults(_configuration)
 install_with(app, _settings)
+signals.after_setup_logger.connect(show_fields)
+signals.beat_embedded_init.connect(end_with_parent)

@@ -5,13 +5,16 @@ others. A pipe made before these are forked reaches them all: what is written to
 for each of them, those forked later included.
 """
 
+import os
+import threading
+import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
 from celery import Celery, bootsteps, signals
 
-__all__ = ["hook_into", "told_to_stop"]
+__all__ = ["end_with_parent", "hook_into", "told_to_stop"]
 
 
 class _StopPipe:
@@ -24,6 +27,7 @@ class _StopPipe:
         self._writer.send_bytes(b"!")
 
 
+_LOOK_S = 1.0
 # By the worker's node name: a test may run two workers in one process.
 _pipes: dict[str, _StopPipe] = {}
 
@@ -39,6 +43,21 @@ def hook_into(app: Celery) -> None:
     app.steps["worker"].add(_TellTasks)
     # Comes from within the signal's handler: with a solo pool nothing else runs before the task is over.
     signals.worker_shutting_down.connect(_on_shutting_down, weak=False)
+
+
+def end_with_parent(**_: Any) -> None:
+    """Have this process, a beat that a worker has started, end when the worker is gone, however that came to be.
+
+    A worker that is killed tells nobody, and its beat would go on sending ticks beside the next worker's.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="outbox-parent", daemon=True).start()
 
 
 def _on_shutting_down(sender: str, **_: Any) -> None:

@@ -14,6 +14,7 @@ from outbox.commands.faults import ExitCode, Failure, WrongUsageError
 from outbox.commands.looking import what_is_left
 from outbox.commands.output import talk
 from outbox.commands.stopping import stopped_by_signals
+from outbox.commands.values import SECONDS
 from outbox.relay import Counts, Drained, Forever
 from outbox.store import look
 from outbox.wiring import Runtime
@@ -27,7 +28,7 @@ _DRAIN_TIMEOUT_S = 60.0
 @click.option("--drain", is_flag=True, help="End when nothing is left to do now.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     metavar="SECONDS",
     help="With --drain: fail after so long without progress.  [default: 60]",
 )

@@ -7,8 +7,9 @@ from typing import BinaryIO
 import click
 
 from outbox.commands.context import with_runtime
-from outbox.commands.faults import Failure
+from outbox.commands.faults import ExitCode, Failure
 from outbox.commands.output import talk
+from outbox.commands.values import HOST
 from outbox.wiring import Runtime
 
 __all__ = ["emulator", "worker"]
@@ -41,24 +42,19 @@ def worker(runtime: Runtime, /, concurrency: int | None, pool: str, loglevel: st
     application that has Celery already, call outbox.celery.install and start Celery's own worker and beat.
     """
     runtime.settings.require("broker_url")
-    from outbox.celery.standalone import app, use  # noqa: PLC0415 - Celery costs the other commands too long a start
+    from outbox.celery.standalone import app, check_broker, use  # noqa: PLC0415 - Celery costs the other commands too long a start
 
     use(runtime.settings)
-    try:
-        app.connection_for_write().create_transport()
-    except ImportError as error:
-        raise Failure(f"OUTBOX_BROKER_URL: {error}; for Redis: pip install 'rocketmq-outbox[redis]'") from error
-    except (KeyError, ValueError) as error:
-        # Their texts may hold a part of the password.
-        raise Failure("OUTBOX_BROKER_URL: no URL that Celery knows; give one such as redis://host:6379/0") from error
+    check_broker()
     options = ["--beat", "--queues=outbox", f"--pool={pool}", f"--loglevel={loglevel}"]
     if concurrency is not None:
         options.append(f"--concurrency={concurrency}")
-    app.worker_main(["worker", *options])
+    if app.worker_main(["worker", *options]):
+        raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 @click.command(short_help="The HTTP API on this machine, for development and tests.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", type=HOST, default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option(
     "--strict-topics",

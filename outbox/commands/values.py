@@ -4,12 +4,35 @@ import getpass
 import os
 import re
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from outbox.commands.faults import Failure
 
-__all__ = ["DURATION", "INSTANT", "NAME", "PROPERTY", "REFERENCE", "by_option", "destination_option", "reason_option"]
+__all__ = [
+    "DURATION",
+    "HOST",
+    "INSTANT",
+    "NAME",
+    "PROPERTY",
+    "REFERENCE",
+    "SECONDS",
+    "by_option",
+    "destination_option",
+    "reason_option",
+]
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType
+else:
+
+    class _ParamType(click.ParamType):
+        """click's, which takes the type that it converts to from version 8.4 on only."""
+
+        def __class_getitem__(cls, _kind: Any) -> type:
+            return cls
+
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -20,7 +43,7 @@ _ROW_ID_DIGITS = 18
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class _Duration(click.ParamType[float]):
+class _Duration(_ParamType[float]):
     """``90s``, ``30m``, ``12h``, ``7d`` → seconds."""
 
     name = "duration"
@@ -35,7 +58,7 @@ class _Duration(click.ParamType[float]):
         return float(seconds)
 
 
-class _Instant(click.ParamType[datetime]):
+class _Instant(_ParamType[datetime]):
     """An ISO 8601 instant → datetime."""
 
     name = "iso-8601"
@@ -47,7 +70,7 @@ class _Instant(click.ParamType[datetime]):
             self.fail(f"{value!r} is no instant; give one such as 2030-01-31T08:00:00Z", param, ctx)
 
 
-class _Property(click.ParamType[tuple[str, str]]):
+class _Property(_ParamType[tuple[str, str]]):
     """``name=value`` → (name, value); the value may hold further equals signs."""
 
     name = "name=value"
@@ -61,7 +84,7 @@ class _Property(click.ParamType[tuple[str, str]]):
         return name, text
 
 
-class _Name(click.ParamType[str]):
+class _Name(_ParamType[str]):
     """The name of a topic or a destination."""
 
     name = "name"
@@ -72,7 +95,7 @@ class _Name(click.ParamType[str]):
         return str(value)
 
 
-class _Reference(click.ParamType[str]):
+class _Reference(_ParamType[str]):
     """A row id or an outbox_id, as it was given."""
 
     name = "id"
@@ -84,7 +107,46 @@ class _Reference(click.ParamType[str]):
         return reference
 
 
-class _Person(click.ParamType[str]):
+class _Seconds(_ParamType[float]):
+    """Seconds, more than none and within anybody's lifetime; click's own range lets ``nan`` through."""
+
+    name = "seconds"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(str(value))
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= _LONGEST_S:
+            self.fail(f"{value!r} is no number of seconds above 0", param, ctx)
+        return seconds
+
+
+class _Host(_ParamType[str]):
+    """An address to listen at; an empty one would be every address of the machine."""
+
+    name = "host"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("an empty address; give one such as 127.0.0.1, or 0.0.0.0 for every one", param, ctx)
+        return str(value)
+
+
+class _Reason(_ParamType[str]):
+    """Why it is done, as the audit shall say."""
+
+    name = "text"
+    longest = 2000
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        reason = str(value)
+        if len(reason) > self.longest:
+            self.fail(f"{len(reason)} characters; give at most {self.longest}", param, ctx)
+        return reason
+
+
+class _Person(_ParamType[str]):
     """Who does it, as the audit shall name them."""
 
     name = "person"
@@ -98,10 +160,12 @@ class _Person(click.ParamType[str]):
 
 
 DURATION = _Duration()
+HOST = _Host()
 INSTANT = _Instant()
 NAME = _Name()
 PROPERTY = _Property()
 REFERENCE = _Reference()
+SECONDS = _Seconds()
 
 
 def _system_user() -> str:
@@ -115,7 +179,7 @@ by_option = click.option(
     "--by", type=_Person(), default=_system_user, show_default="the system user", help="Who does it, for the audit."
 )
 reason_option = click.option(
-    "--reason", metavar="TEXT", default="no reason given", show_default=True, help="Why, for the audit."
+    "--reason", type=_Reason(), default="no reason given", show_default=True, help="Why, for the audit."
 )
 destination_option = click.option(
     "--destination", type=NAME, default="default", show_default=True, help="The lane's destination."

@@ -30,10 +30,10 @@ def config_error(place: Place, problem: str) -> ConfigError:
     return ConfigError(f"OUTBOX_{place[0].upper()}", inside + problem)
 
 
-def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is no setting."""
+def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to say of a key that is no setting; ``prefix`` is what its host writes before each of the known ones."""
     nearest = get_close_matches(key, known, n=1) or get_close_matches(key.upper(), known, n=1)
-    return f"no such setting; did you mean {nearest[0]}?" if nearest else "no such setting; take it out"
+    return f"no such setting; did you mean {prefix}{nearest[0]}?" if nearest else "no such setting; take it out"
 
 
 def wrong(details: ErrorDetails, description: str, *, may_be_secret: bool) -> str:

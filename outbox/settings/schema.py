@@ -191,7 +191,7 @@ class Settings(_Access, BaseSettings):
             elif not prefix:
                 raise ConfigError(f"OUTBOX_{key}", unknown(key, known))
             elif str(spelled).startswith(prefix) and not key.startswith("TEST_"):
-                log.warning("outbox.unknown_setting", extra={"key": spelled, "problem": unknown(key, known)})
+                log.warning("outbox.unknown_setting", extra={"key": spelled, "problem": unknown(key, known, prefix)})
         return _validated(cls, given)
 
     # --- what they say
@@ -258,8 +258,8 @@ def _read(path: Path, place: Place) -> str:
         held = path.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
         raise config_error(place, f"cannot be read: {error.strerror}; give the path of a file that can") from None
-    except ValueError:  # not UTF-8
-        held = ""
+    except ValueError:
+        raise config_error(place, "names a file that is not UTF-8; give the path of one that is") from None
     if not held:
         raise config_error(place, "names a file without text; give the path of one that holds it")
     return held

@@ -104,10 +104,15 @@ def operator_paused(rows: FromClause) -> ColumnElement[bool]:
 def is_message(rows: FromClause, reference: int | str) -> ColumnElement[bool]:
     """The row that an operator's reference names, by its row id or its ``outbox_id``."""
     found = row_id(reference)
-    return rows.c.outbox_id == str(reference) if found is None else rows.c.id == found
+    return rows.c.outbox_id == outbox_id(reference) if found is None else rows.c.id == found
 
 
 def row_id(reference: int | str) -> int | None:
     """The row id that an operator's reference is; None for an ``outbox_id``, which has hyphens."""
     text = str(reference)
     return min(int(text), _LARGEST_ID) if text.isdecimal() else None
+
+
+def outbox_id(reference: int | str) -> str:
+    """The ``outbox_id`` as it is stored: some people's tools write a UUID in capitals."""
+    return str(reference).lower()

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from outbox.errors import DatabaseError
+from outbox.errors import ConfigError, DatabaseError
 from outbox.sqlite import BEGIN, prepare_sqlite
 from outbox.store.dialects import is_not_migrated, is_transient
 from outbox.store.engine import READ_COMMITTED
@@ -24,6 +25,7 @@ log = logging.getLogger("outbox")
 # Upper bounds of the waits between tries, in seconds: five tries in all.
 _WAITS_S = (0.02, 0.08, 0.3, 1.0)
 _SAID_CHARACTERS = 300
+_SHORTEST_MASKED = 4
 
 
 class Database:
@@ -51,6 +53,7 @@ class Database:
         therefore have no effects but those on its connection.
 
         Raises:
+            ConfigError: the driver cannot make anything of the URL.
             DatabaseError: one line without the password: the database is unreachable, not migrated, or refused. When
                 the connection was lost *during* the commit, the transaction may have been committed.
         """
@@ -77,6 +80,10 @@ class Database:
                 self._sleep(random.uniform(0, wait))  # noqa: S311 - jitter is no secret
             except PoolTimeoutError as error:
                 raise DatabaseError(f"no connection to {_named(engine.url)} came free in time") from error
+            except (TypeError, ValueError, OSError) as error:
+                if attempt.connected:
+                    raise
+                raise _refused_by_driver(error, engine.url) from None
 
 
 class _Attempt:
@@ -105,16 +112,38 @@ def _read_committed(engine: Engine) -> Engine:
 
 
 def _explained(error: DBAPIError, url: URL, *, connected: bool) -> str:
-    database, said = _named(url), _first_line(error)
+    database, said = _named(url), _without_password(_first_line(error), url)
+    if not connected and url.get_backend_name() == "sqlite":
+        return f"cannot open {database}: {said}"
     if not connected:
-        explained = f"cannot reach {database}: {said}"
-    elif error.connection_invalidated:
-        explained = f"lost the connection to {database}: {said}"
-    elif is_not_migrated(error):
-        explained = f"run outbox migrate: {database} lacks what this version needs ({said})"
-    else:
-        explained = f"{database} refused: {said}"
-    return explained.replace(str(url.password), "***") if url.password else explained
+        return _unreachable(url, said)
+    if error.connection_invalidated:
+        return f"lost the connection to {database}: {said}"
+    if is_not_migrated(error):
+        return f"run outbox migrate: {database} lacks what this version needs ({said})"
+    return f"{database} refused: {said}"
+
+
+def _refused_by_driver(error: TypeError | ValueError | OSError, url: URL) -> ConfigError | DatabaseError:
+    """What a driver raises in its own name, before there is a connection, of what the URL told it."""
+    if isinstance(error, OSError):
+        named = f"{error.filename}: " if error.filename else ""
+        return DatabaseError(_unreachable(url, f"{named}{error.strerror or type(error).__name__}"))
+    said = _without_password(one_line(str(error), _SAID_CHARACTERS), url)
+    problem = f"the driver {url.drivername} cannot use it: {said}"
+    return ConfigError("OUTBOX_DATABASE_URL", f"{problem}; check the host, and what stands after the question mark")
+
+
+def _unreachable(url: URL, said: str) -> str:
+    return f"cannot reach {_named(url)}: {said}; check OUTBOX_DATABASE_URL, and that the server runs"
+
+
+def _without_password(text: str, url: URL) -> str:
+    """No driver is known to repeat a password, and one such as ``outbox`` is a part of names that must be told."""
+    password = str(url.password or "")
+    if len(password) < _SHORTEST_MASKED:
+        return text
+    return re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "***", text)
 
 
 def _named(url: URL) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, FromClause, Row, RowMapping, Select, or_, sel
 from outbox.errors import OperationError
 from outbox.states import TRANSITIONS, State, sources
 from outbox.store.audit import write_audit
-from outbox.store.conditions import is_message, row_id, state_is
+from outbox.store.conditions import is_message, outbox_id, row_id, state_is
 from outbox.store.database import Database
 from outbox.store.dialects import by_id, has_id
 from outbox.store.purge import purge
@@ -296,12 +296,12 @@ def _by_id(connection: Connection, query: Select[Any], ids: Sequence[int | str])
     """One row for each id, in order."""
     for chunk in _chunks(ids):
         row_ids = [number for one in chunk if (number := row_id(one)) is not None]
-        outbox_ids = [str(one) for one in chunk if row_id(one) is None]
+        outbox_ids = [outbox_id(one) for one in chunk if row_id(one) is None]
         rows = connection.execute(query.where(or_(messages.c.id.in_(row_ids), messages.c.outbox_id.in_(outbox_ids))))
         found = {name: row for row in rows for name in (row.id, row.outbox_id)}
         for one in chunk:
             number = row_id(one)
-            if (name := one if number is None else number) not in found:
+            if (name := outbox_id(one) if number is None else number) not in found:
                 raise OperationError(f"there is no message {one}")
             yield found[name]
 
@@ -321,7 +321,7 @@ def check(verb: str, state: State, *, force: bool, row_id: int | None = None) ->
         return
     what = f"messages that are {state}" if row_id is None else f"message {row_id}, which is {state}"
     if state in _IN_FLIGHT:
-        raise OperationError(f"cannot {verb} {what}: in flight, wait until that has ended")
+        raise OperationError(f"cannot {verb} {what}: it is still to be published, wait until that has ended")
     if state in sources(verb, forced=True):
         raise OperationError(f"cannot {verb} {what}: that needs --force")
     raise OperationError(f"cannot {verb} {what}: only {', '.join(sorted(sources(verb, forced=True)))}")

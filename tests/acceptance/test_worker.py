@@ -1,5 +1,6 @@
 """Real workers on real brokers: `celery worker` is started, told to stop, killed, and given nonsense."""
 
+import os
 import pickle
 import signal
 import subprocess
@@ -237,6 +238,49 @@ class _Trap:
 
     def __reduce__(self):
         return Path.touch, (self._path,)
+
+
+BROKERS = {
+    "foo://host": "no URL that Celery knows; give one such as redis://host:6379/0",
+    "amqp://guest:wrong@127.0.0.1:5672//": "the broker refuses it (AccessRefused); check user, password and",
+    "amqp://guest:guest@127.0.0.1:5672/nowhere": "the broker refuses it (NotAllowed); check user, password and",
+}
+
+
+@pytest.mark.parametrize("url", BROKERS)
+def test_worker_tells_of_a_broker_that_cannot_be_used(url, need):
+    """What Celery would tell in a traceback, and then end as if all were well, is a line and exit code 1."""
+    need("rabbitmq")
+    command = [sys.executable, "-m", "outbox.cli", "worker"]
+    given = {"OUTBOX_BROKER_URL": url, "PATH": os.environ["PATH"]}
+    ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (1, "", 1) == (ended.returncode, ended.stdout, ended.stderr.count("\n"))
+    assert ended.stderr.startswith(f"error: OUTBOX_BROKER_URL: {BROKERS[url]}")
+
+
+@on_redis
+def test_worker_that_is_killed_takes_its_beat_along(broker_url, tmp_path):
+    """A beat that is left behind would send ticks for ever, beside the next worker's."""
+    command = [sys.executable, "-m", "outbox.cli", "worker", "--pool", "solo"]
+    given = {
+        "OUTBOX_BROKER_URL": broker_url,
+        "OUTBOX_SWEEP_S": "0.3",
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": PROJECT,
+    }
+    with (tmp_path / "log").open("w+") as log, subprocess.Popen(command, env=given, stdout=log, stderr=log) as process:
+        try:
+            has_begun = wait_for(lambda: "outbox.task_failed" in Path(log.name).read_text())
+            beats = psutil.Process(process.pid).children()
+        finally:
+            process.kill()
+
+    assert (True, 1) == (has_begun, len(beats))
+    assert wait_for(lambda: not beats[0].is_running() or beats[0].status() == psutil.STATUS_ZOMBIE)
+    told = Path(log.name).read_text()
+    assert "outbox.task_failed task=outbox.relay error=OUTBOX_DATABASE_URL: missing; give an SQLAlchemy URL" in told
+    assert "Traceback" not in told
 
 
 def test_standalone_says_what_is_missing(tmp_path):

@@ -131,12 +131,22 @@ UNREACHABLE = {
     "closed port": ("postgresql+psycopg://user:hidden@127.0.0.1:1/shop", "cannot reach the database 127.0.0.1:1/shop"),
     "unknown host": ("postgresql+psycopg://user:hidden@db.invalid/shop", "cannot reach the database db.invalid"),
     "MySQL's closed port": ("mysql+pymysql://user:hidden@127.0.0.1:1/x", "cannot reach the database 127.0.0.1:1/x"),
-    "no directory": ("sqlite:////nonexistent/outbox.db", "cannot reach the database /nonexistent/outbox.db"),
+    "no directory": ("sqlite:////nonexistent/outbox.db", "the database /nonexistent/outbox.db"),
+    "unknown option": ("mysql+pymysql://user:hidden@127.0.0.1:1/x?foo=bar", "OUTBOX_DATABASE_URL: the driver"),
+    "option of a wrong kind": (
+        "mysql+pymysql://user:hidden@h/x?connect_timeout=a",
+        "OUTBOX_DATABASE_URL: has an option",
+    ),
+    "SQLite's option of a wrong kind": ("sqlite:///x.db?timeout=a", "OUTBOX_DATABASE_URL: "),
+    "file of the URL's": (
+        "mysql+pymysql://user:hidden@h/x?ssl_ca=/nonexistent",
+        "No such file or directory; check OUTBOX_DATABASE_URL",
+    ),
     "no URL": ("hidden", "OUTBOX_DATABASE_URL: "),
     "no database of ours": ("oracle://user:hidden@host/shop", "OUTBOX_DATABASE_URL: "),
     "asynchronous": ("sqlite+aiosqlite:///hidden.db", "OUTBOX_DATABASE_URL: "),
     "unknown driver": ("postgresql+nonsense://user:hidden@host/shop", "OUTBOX_DATABASE_URL: "),
-    "missing driver": ("mysql+mysqldb://user:hidden@host/shop", "pip install 'rocketmq-outbox[mysql]'"),
+    "missing driver": ("mysql+mysqldb://user:hidden@host/shop", "give postgresql+psycopg://…, mysql+pymysql://… or"),
 }
 
 
@@ -236,17 +246,34 @@ def test_emulator_tells_of_wrong_topics(name, tmp_path):
     assert expected in result.stderr
 
 
-BROKERS = {"": "missing; give ", "nonsense": "is not a URL", "foo://host": "no URL that Celery knows"}
+BROKERS = {"": "missing; give ", "nonsense": "is not a URL"}
 
 
 @pytest.mark.parametrize("url", BROKERS)
 def test_worker_tells_of_wrong_brokers(url, monkeypatch):
-    """A worker without a broker that Celery can use does not start."""
+    """A worker without a broker does not start."""
     monkeypatch.setenv("OUTBOX_BROKER_URL", url)
     result = CliRunner().invoke(program, ["worker"])
 
     assert (1, "", 1) == (result.exit_code, result.stdout, result.stderr.count("\n"))
     assert result.stderr.startswith(f"error: OUTBOX_BROKER_URL: {BROKERS[url]}")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_drain_refuses_a_timeout_that_never_comes(seconds):
+    """Seconds are a number, above 0 and within a lifetime."""
+    result = Commands({})("relay", "--drain", "--timeout", seconds)
+
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "--timeout" in result.stderr
+
+
+def test_emulator_refuses_an_empty_address():
+    """To the system an empty address is every one that the machine has."""
+    result = Commands(KEYS)("emulator", "--host", "")
+
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "give one such as 127.0.0.1" in result.stderr
 
 
 # --- log events ---------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_act_leaves_alone_what_changed_meanwhile(run, monkeypatch):
 
 
 REFUSED = {
-    "pending row": (["1"], "in flight"),
+    "pending row": (["1"], "still to be published"),
     "unknown id": (["99"], "there is no message 99"),
     "unknown among known": (["2", "99"], "there is no message 99"),
 }

@@ -1,5 +1,6 @@
 """Engines and transactions of the outbox's own: isolation, retries, and errors in one line."""
 
+import socket
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +89,7 @@ def test_engine_bounds_connecting(migrated_url):
         ("postgresql+psycopg://u:hunter2@h:port/db", "is not a SQLAlchemy URL"),
         ("oracle://u:hunter2@h/db", "names the database 'oracle'"),
         ("postgresql+nodriver://u:hunter2@h/db", "names the driver 'postgresql\\+nodriver'"),
-        ("mysql+mysqlconnector://u:hunter2@h/db", r"needs the driver .*rocketmq-outbox\[mysql\]"),
+        ("mysql+mysqlconnector://u:hunter2@h/db", r"needs the driver 'mysql', which is not installed; give .*pymysql"),
         ("sqlite+aiosqlite:///x.db", "names the asynchronous driver 'sqlite\\+aiosqlite'"),
     ],
 )
@@ -348,6 +349,58 @@ def test_error_never_shows_the_password(engine):
         database.run(work)
 
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("password", ["outbox", "postgres", "e"])
+def test_error_keeps_words_that_hold_the_password(engine, password):
+    """A password such as ``outbox`` is a part of the tables' names, and what is left out would tell it."""
+    engine.url = engine.url.set(password=password, database=engine.url.database)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE outbox_messages RENAME TO away"))
+
+    with pytest.raises(
+        DatabaseError, match=r'^run outbox migrate: .*\(postgresql\).*relation "outbox_messages" does not'
+    ):
+        Database(engine).read(lambda one: one.execute(select(messages.c.id)))
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_engine_gives_up_a_server_that_says_nothing(kind):
+    """A port that accepts and then is silent is no reason to wait for ever."""
+    drivers = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+    timeouts = {"postgresql": "connect_timeout=2", "mysql": "read_timeout=1"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        silent = create_engine(f"{drivers[kind]}://u:p@127.0.0.1:{port}/x?{timeouts[kind]}")
+        with pytest.raises(DatabaseError, match="cannot reach the database"):
+            Database(silent).read(lambda one: one)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("postgresql+psycopg", "tcp_user_timeout"), ("mysql+pymysql", "read_timeout")]
+)
+def test_engine_bounds_silence(kind, name):
+    """Unless the URL says otherwise, a server that goes silent is given up after a minute."""
+    given = []
+    for query in ("", f"?{name}=5000"):
+        engine = create_engine(f"{kind}://u:p@127.0.0.1:1/x{query}")
+        event.listen(engine, "do_connect", lambda _dialect, _record, _args, options: given.append(options[name]))
+        with pytest.raises(DatabaseError):
+            Database(engine).read(lambda one: one)
+
+    assert given[0] in {60, 60_000}
+    assert "5000" == str(given[-1])
+
+
+def test_engine_makes_no_file(tmp_path):
+    """A mistyped path is told, and no empty database is left there."""
+    path = tmp_path / "mistyped.db"
+
+    with pytest.raises(DatabaseError, match=r"^cannot open the database .*mistyped.db .* outbox migrate makes it$"):
+        Database(create_engine(f"sqlite:///{path}")).read(lambda one: one)
+
+    assert not path.exists()
 
 
 def test_error_of_an_exhausted_pool(migrated_url):

@@ -1,7 +1,9 @@
 """A message that is accepted is one that the broker can take; what it would refuse is refused here, by name."""
 
+import copy
 import dataclasses
 import math
+import pickle
 from datetime import UTC, date, datetime, timedelta, timezone
 from enum import Enum, StrEnum
 from xml.etree import ElementTree as ET
@@ -562,3 +564,20 @@ def test_message_properties_split_back(properties, keys, ordering_key):
     ours |= {"__SHARDINGKEY": ordering_key} if ordering_key else {}
 
     assert properties | ours == sent_properties(message(properties=properties, keys=keys, ordering_key=ordering_key))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda given: pickle.loads(pickle.dumps(given))])
+@pytest.mark.parametrize("kind", [{}, {"deliver_at": NOON}, {"ordering_key": "k"}, {"transaction_check_s": 10}])
+def test_message_can_be_copied(copied, kind):
+    """A message may wait in a cache or a task's arguments; what comes back is as it was."""
+    given = message(body={"n": [1, "é"]}, tag="t", keys=("a", "b"), properties={"region": "eu"}, **kind)
+
+    assert given == copied(given)
+    assert sent_properties(given) == sent_properties(copied(given))
+
+
+def test_message_names_the_property_at_fault():
+    """Among many properties the wrong one is told by its name."""
+    assert "properties: the value of 'size' is int; give a string that is not empty" == str(
+        refusal(properties={"region": "eu", "size": 7})
+    )

@@ -63,6 +63,26 @@ def test_lock_covers_every_dependency():
     assert set() == wanted - locked - {"rocketmq-outbox"}
 
 
+def installed_with(extra):
+    """Every package that comes along with the project and one of its extras, as their own metadata say."""
+    found, wanted = set(), [Requirement(f"rocketmq-outbox[{extra}]")]
+    while wanted:
+        one = wanted.pop()
+        name = canonicalize_name(one.name)
+        for needed in map(Requirement, importlib.metadata.requires(name) or ()):
+            asked = any(needed.marker.evaluate({"extra": of}) for of in ("", *one.extras)) if needed.marker else True
+            if asked and (key := (needed.name, *sorted(needed.extras))) not in found:
+                found.add(key)
+                wanted.append(needed)
+    return {canonicalize_name(name) for name, *_ in found}
+
+
+def test_extra_for_redis_brings_all_that_its_transport_imports():
+    """Celery's transport for Redis needs more than the client, and what development brings along hides that."""
+    assert {"redis", "packaging"} <= installed_with("redis")
+    assert "redis" not in installed_with("postgres")
+
+
 def test_compose_file_is_valid():
     """The compose file keeps to the Compose specification's own schema."""
     command = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
