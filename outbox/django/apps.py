@@ -12,3 +12,9 @@ class OutboxConfig(AppConfig):
     label = "outbox"
     verbose_name = "Outbox"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from outbox.django import checks  # noqa: PLC0415 - Django asks for it here
+
+        checks.register()

@@ -16,7 +16,9 @@ from outbox.django.databases import url_of
 from outbox.errors import ConfigError
 from outbox.settings import Settings
 
-__all__ = ["default_alias", "load", "of_project"]
+__all__ = ["default_alias", "load", "load_or_env", "of_project"]
+
+_APP = "outbox.django"
 
 
 def load(alias: str | None = None) -> Settings:
@@ -37,6 +39,12 @@ def load(alias: str | None = None) -> Settings:
     if broker_url and settings.broker_url is None and settings.broker_url_file is None:
         found["broker_url"] = SecretStr(str(broker_url))
     return settings.model_copy(update=found)
+
+
+def load_or_env() -> Settings:
+    """As `load`, in a project that has the app; else, settings of the environment. Raises `ConfigError` likewise."""
+    is_installed = any(name == _APP or name.startswith(f"{_APP}.") for name in project.INSTALLED_APPS)
+    return load() if is_installed else Settings.from_env()
 
 
 def of_project() -> Settings:
