@@ -160,9 +160,9 @@ def test_replay_by_keyboard(open_page, engine):
 
 def test_select_all_and_go_on(open_page, engine, monkeypatch):
     """With scripts one box selects all, and what is done in chunks goes on by itself."""
-    from outbox.flask import acting
+    from outbox.admin import deeds
 
-    monkeypatch.setattr(acting, "_FOR_S", 0.0)
+    monkeypatch.setattr(deeds, "_FOR_S", 0.0)
     for module in (operate, matching):
         monkeypatch.setattr(module, "CHUNK", 1)
     page = open_page("/messages?state=failed")
