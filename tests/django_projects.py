@@ -4,8 +4,11 @@ Django has one configuration a process. This one is not named by an environment 
 test starts, Celery above all, takes itself for a part of a Django project.
 """
 
+import re
+import shutil
 from contextlib import contextmanager
 from functools import cache
+from html import unescape
 
 import pymysql
 from django.conf import settings
@@ -98,3 +101,75 @@ def _point(connections, databases):
             delattr(connections._connections, alias)
     connections.settings.clear()
     connections.settings.update(connections.configure_settings(databases))
+
+
+@cache
+def migrated_project(directory):
+    """The path of a SQLite database with the tables of every app, made once in each process."""
+    from django.core.management import call_command
+
+    path = directory / "project.db"
+    with django_databases(default=f"sqlite:///{path}"):
+        call_command("migrate", verbosity=0)
+    return path
+
+
+class Operator:
+    """A user of the admin with some of the outbox's rights, in a browser without scripts; None is nobody."""
+
+    def __init__(self, name, rights=None, *, staff=True, superuser=False):
+        from django.contrib.auth.models import Permission, User
+        from django.test import Client
+
+        self.client = Client(enforce_csrf_checks=True)
+        if name is None:
+            return
+        self.user = User.objects.create(username=name, is_staff=staff, is_superuser=superuser)
+        wanted = [f"{right}_outboxmessage" for right in rights or ()]
+        self.user.user_permissions.set(Permission.objects.filter(codename__in=wanted, content_type__app_label="outbox"))
+        self.client.force_login(self.user)
+
+    def get(self, path="", **query):
+        return self.client.get(f"{ADMIN}{path}", query)
+
+    def text(self, path="", **query):
+        """A page's text without tags, blanks squeezed."""
+        return plain(self.get(path, **query))
+
+    def token(self):
+        """The token of this session, which every page of the admin makes."""
+        if "csrftoken" not in self.client.cookies:
+            self.client.get("/admin/", follow=True)
+        return self.client.cookies["csrftoken"].value
+
+    def post(self, path="", **fields):
+        """Send a form, with its token unless another is given."""
+        return self.client.post(f"{ADMIN}{path}", {"csrfmiddlewaretoken": self.token()} | fields)
+
+    def act(self, do, **fields):
+        """Send the form of the confirmation page."""
+        return self.post("act/", do=do, **{"reason": "endpoint repaired"} | fields)
+
+
+ADMIN = "/admin/outbox/outboxmessage/"
+
+
+def plain(answer):
+    """An answer's text without tags, blanks squeezed."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
+
+
+@contextmanager
+def admin_project(directory, source):
+    """A project with a database of its own, a copy; yields its URL."""
+    from outbox.django import connecting
+
+    path = directory / "admin.db"
+    shutil.copyfile(source, path)
+    with django_databases(default=f"sqlite:///{path}"):
+        try:
+            yield f"sqlite:///{path}"
+        finally:
+            for database in connecting._made.values():
+                database.engine.dispose()
+            connecting._made.clear()

@@ -3,6 +3,7 @@
 Instants are ISO 8601 in UTC with microseconds and a ``Z``, and ``properties`` an object of all as sent.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -152,6 +153,17 @@ def list_messages(
     meant = Filter(state=state, destination=destination, topic=topic, key=key)
     query = select(*listed(messages)).where(*meant.conditions(messages)).order_by(messages.c.id.desc()).limit(limit)
     return database.read(lambda connection: [as_message(row) for row in connection.execute(query).mappings()])
+
+
+def as_seen(database: Database, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Of the rows with these ids, as far as there are any, what an act on them must know: id, state and replays.
+
+    Raises:
+        DatabaseError: see `Database.run`.
+    """
+    columns = (messages.c.id, messages.c.state, messages.c.replays)
+    query = select(*columns).where(messages.c.id.in_(ids)).order_by(messages.c.id)
+    return database.read(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
 
 def listed(rows: FromClause) -> list[ColumnElement[Any]]:
