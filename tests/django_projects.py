@@ -32,6 +32,7 @@ def set_up():
             "django.contrib.contenttypes",
             "django.contrib.messages",
             "django.contrib.sessions",
+            "django.contrib.staticfiles",
             "outbox.django",
         ],
         MIDDLEWARE=[
