@@ -6,9 +6,11 @@ test starts, Celery above all, takes itself for a part of a Django project.
 
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 from functools import cache
 from html import unescape
+from importlib import import_module
 
 import pymysql
 from django.conf import settings
@@ -22,7 +24,6 @@ def set_up():
     """Configure Django and load the apps."""
     import django
 
-    pymysql.install_as_MySQLdb()
     settings.configure(
         SECRET_KEY="a secret of the tests'",
         ALLOWED_HOSTS=["testserver"],
@@ -64,7 +65,16 @@ def set_up():
         LOGGING_CONFIG=None,
         OUTBOX={},
     )
+    _load_mysql_backend()
     django.setup()
+
+
+def _load_mysql_backend():
+    """With PyMySQL for a driver; nothing else in this process is to take it for mysqlclient."""
+    pymysql.install_as_MySQLdb()
+    import_module("django.db.backends.mysql.base")
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"MySQLdb", "_mysql"}]:
+        del sys.modules[name]
 
 
 def database_settings(url):

@@ -1,6 +1,8 @@
 """Celery in a Django project: `install(app)` in its celery.py, and nothing configured twice."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -18,18 +20,7 @@ DATABASES = {{"default": {database!r}}}
 CELERY_BROKER_URL = {broker_url!r}
 OUTBOX = {{"ENDPOINT": {endpoint!r}, "ACCESS_KEY_ID": "FAKEAKID", "ACCESS_KEY_SECRET": "FAKESECRET", "SWEEP_S": 50}}
 """
-CELERY = """
-import os
-
-from celery import Celery
-from outbox.celery import install
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
-
-app = Celery("shop")
-app.config_from_object("django.conf:settings", namespace="CELERY")
-install(app)
-
+TASK = """
 
 @app.task(name="shop.order")
 def order(item):
@@ -42,12 +33,21 @@ def order(item):
 """
 
 
+def celery_program():
+    """The celery.py of docs/django.md."""
+    page = (Path(__file__).parents[2] / "docs" / "django.md").read_text()
+    (found,) = [
+        one for one in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "install(app)" in one
+    ]
+    return found.replace("mysite", "shop")
+
+
 @pytest.fixture
 def project(tmp_path, migrated_url, broker_url):
     package = tmp_path / "shop"
     package.mkdir()
     (package / "__init__.py").write_text("from shop.celery import app as celery_app\n")
-    (package / "celery.py").write_text(CELERY)
+    (package / "celery.py").write_text(celery_program() + TASK)
     with emulator_process() as broker:
         database = database_settings(migrated_url)
         given = {"database": database, "broker_url": broker_url, "endpoint": broker.url}

@@ -65,6 +65,7 @@ def test_command_has_everything_that_outbox_has(capsys):
 
     assert 0 == code
     assert told.startswith("Usage: manage.py outbox ")
+    assert "Settings are keys of settings.OUTBOX" in told
     assert all(f"\n  {name} " in told for name in set(program.commands) - {"demo"})
 
 

@@ -92,6 +92,24 @@ def test_settings_that_are_wrong(migrated_url, given, problem):
     assert "\n" not in str(refused.value)
 
 
+@on_sqlite
+def test_settings_of_celery_are_the_projects(migrated_url, monkeypatch):
+    """Where a process belongs to a Django project with the app, Celery follows it; without the app, the environment."""
+    from outbox.celery.hosts import settings_of_host
+
+    monkeypatch.setenv("OUTBOX_BATCH_SIZE", "7")
+    outside = settings_of_host()()
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop.settings")
+    load = settings_of_host()
+    with django_databases(default=migrated_url), override_settings(OUTBOX={"BATCH_SIZE": 3}):
+        inside = load()
+        with override_settings(INSTALLED_APPS=["django.contrib.contenttypes"]):
+            without = load()
+
+    assert [7, 3, 7] == [one.batch_size for one in (outside, inside, without)]
+    assert inside.database_url
+
+
 class _Like:
     """What `url_of` looks at, of databases that are not here."""
 

@@ -51,7 +51,10 @@ def _program() -> OutboxCommands:
     def choose(_ctx: click.Context, _param: click.Parameter, alias: str | None) -> None:
         chosen[0] = alias
 
-    program = OutboxCommands(lambda: Runtime(load(chosen[0])))
+    program = OutboxCommands(
+        lambda: Runtime(load(chosen[0])),
+        "Settings are keys of settings.OUTBOX, which others name OUTBOX_…, and the database is that of DATABASES",
+    )
     click.option(
         "--database",
         type=click.Choice(sorted(connections)),
