@@ -7,6 +7,7 @@ from outbox import Message
 from outbox.half import CheckConfig
 from outbox.settings import Settings
 from outbox.store import operate, origin
+from outbox.store.silence import Pace
 from outbox.table import checks, messages
 from outbox.wiring import Runtime
 from tests.relaying import Once
@@ -14,7 +15,7 @@ from tests.rows import ago
 
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"])
 
-SHORT = CheckConfig(request_deadline_s=1.0, canary_check_s=10, quiet_s=0.0, canary_lost_s=30.0)
+SHORT = CheckConfig(request_deadline_s=1.0, pace=Pace(check_s=10, quiet_s=0.0, lost_s=20.0, rest_s=0.0))
 HOSTILE = {"fault": "hostile"}
 
 
@@ -399,11 +400,16 @@ def test_half_message_of_another_origin_is_left(stage):
     stage.relay()
     stage.faults()
     origin.quarantine(stage.runtime.database, "default", by="me", reason="restored")
-    checked = stage.check(after_s=12, runtime=stage.another())
+    restored = stage.another()
+    nothing = stage.check(after_s=12, runtime=restored)
+    stage.order()
+    stage.relay(restored)
+    checked = stage.check(after_s=12, runtime=restored)
 
+    assert (0, 0) == (nothing.polls, nothing.canaries)
     assert {"foreign": 1} == checked.alarms
     assert ("in_doubt", None) == stage.state(row_id)
-    assert [0] == stage.visible()
+    assert [0, 1] == stage.visible()
 
 
 def test_half_message_that_is_not_the_rows_is_left(stage):
