@@ -1,5 +1,8 @@
 """Half messages end to end: the real relay and the real checker, against an emulator whose time is moved along."""
 
+import time
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select, update
 
@@ -168,6 +171,41 @@ def test_lost_post_is_adopted_by_the_checker(stage):
     assert (1, 1) == (old.adopted, old.committed)
     assert ("sent", "answer") == stage.state(row_id)
     assert [1] == stage.visible()
+
+
+def test_relay_that_was_stopped_after_its_post_elects_nothing(stage, monkeypatch):
+    """By the database's clock its lease is over, whatever its own says: a checker decides, by the broker's clock."""
+    row_id = stage.order()
+    runtime = stage.another(lease_s=3.0)
+    client = runtime.publishers["default"]
+    post_half = client.post_half
+
+    def stopped(*arguments, **named):
+        outcome = post_half(*arguments, **named)
+        time.sleep(3.1)
+        return outcome
+
+    monkeypatch.setattr(client, "post_half", stopped)
+    counts = stage.relay(runtime)
+    left = stage.row(row_id)
+    checked = stage.check(after_s=12)
+
+    assert (0, 1) == (counts.sent, counts.unsettled)
+    assert ("pending", None) == (left.state, left.message_id)
+    assert (1, 1) == (checked.adopted, checked.committed)
+    assert ("sent", "answer") == stage.state(row_id)
+    assert [1] == stage.visible()
+
+
+def test_relay_says_when_a_half_message_was_posted_at_the_latest(stage):
+    """Posted_at is when its row was claimed, by the database's clock: the end of its day cannot come too late."""
+    row_id = stage.order()
+    before = ago(0)
+    stage.relay()
+    row = stage.row(row_id)
+
+    assert before - timedelta(seconds=1) < row.posted_at <= row.heard_at
+    assert row.posted_at <= row.sent_at
 
 
 def test_two_half_messages_of_a_row_have_one_winner(stage):
