@@ -306,8 +306,12 @@ checks = Table(
     Column("open_until", Instant),
     Column("succeeded_at", Instant),
     Column("canary_outbox_id", exact(36)),
+    Column("canary_check_s", Integer),
     Column("canary_posted_at", Instant),
     Column("canary_offered_at", Instant),
+    # None is posted before that, and how many in a row have proven nothing.
+    Column("canary_after", Instant),
+    Column("canary_failures", Integer, nullable=False, default=0),
     CheckConstraint("mark IN ('open', 'failed', 'closed')", name="ck_outbox_checks_mark"),
     **_OPTIONS,
 )

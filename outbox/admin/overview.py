@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from outbox.store import checks, look
+from outbox.store import look, silence
 from outbox.store.audit import Act, acts
 from outbox.store.database import Database
 from outbox.store.pauses import BREAKER
@@ -21,7 +21,7 @@ class Overview:
     Attributes:
         tally: how many messages are where, and how long the oldest has waited.
         paused: the pauses in force, see `outbox.store.look.paused`, and whether each is ``automatic``.
-        half_messages: what waits for a checker, and when one last had an answer, see `outbox.store.checks.progress`.
+        half_messages: what waits for a checker, and when one last had an answer, see `outbox.store.silence.progress`.
         schema_version: the database's.
     """
 
@@ -50,7 +50,7 @@ def overview(database: Database) -> Overview:
     Raises:
         DatabaseError: see `Database.run`.
     """
-    return Overview(tally(database), paused(database), checks.progress(database), look.schema_version(database))
+    return Overview(tally(database), paused(database), silence.progress(database), look.schema_version(database))
 
 
 def paused(database: Database) -> list[dict[str, Any]]:

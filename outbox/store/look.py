@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from outbox.errors import OperationError
 from outbox.states import State
-from outbox.store import checks
+from outbox.store import silence
 from outbox.store.conditions import held, is_message, ordered, state_is, unordered, waiting_since
 from outbox.store.database import Database
 from outbox.store.filter import Filter
@@ -56,7 +56,7 @@ _LEASE = frozenset({"lease_until", "lease_token"})
 def status(database: Database) -> dict[str, Any]:
     """Everything that ``outbox status --json`` shows: `counts`, and under their names the three functions below.
 
-    And under ``half_messages`` the topics that have any, see `outbox.store.checks.progress`.
+    And under ``half_messages`` the topics that have any, see `outbox.store.silence.progress`.
 
     Raises:
         DatabaseError: see `Database.run`.
@@ -65,7 +65,7 @@ def status(database: Database) -> dict[str, Any]:
         **counts(database),
         "oldest_pending_s": oldest_pending_s(database),
         "paused": paused(database),
-        "half_messages": checks.progress(database),
+        "half_messages": silence.progress(database),
         "schema_version": schema_version(database),
     }
 

@@ -32,6 +32,7 @@ from outbox.states import State
 from outbox.store import operate, pauses
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
+from outbox.store.silence import Pace
 from outbox.wiring import Runtime
 from tests.reliability.sim_broker import KEYS, SimBroker, SimTransport
 from tests.reliability.sim_chaos import Chaos
@@ -130,7 +131,9 @@ class Schedule:
         self.check_s = choose.choice((10, 10, 10, 12, 30, 60, 300)) if halves else None
         self.chaos.check_s = self.check_s or 0.0
         self.check_config = CheckConfig(
-            request_deadline_s=lease_s / 3, canary_check_s=choose.choice((10, 60)), idle_s=choose.choice((4.0, 12.0))
+            request_deadline_s=lease_s / 3,
+            pace=Pace(check_s=choose.choice((10, 60)), rest_s=choose.choice((2.0, 30.0)), longest_rest_s=120.0),
+            idle_s=choose.choice((4.0, 12.0)),
         )
         self.dark_s = choose.choice((0.0,) * 16 + (120.0, 3600.0, _DAYS_S)) if halves else 0.0
         self.is_dark = False
