@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import URLPattern, path
 
 import outbox.admin
-from outbox.admin import deeds, overview, screens
+from outbox.admin import deeds, screens, summary
 from outbox.admin.visits import NotAllowedError, Page, Visit, refusal
 from outbox.django import actions, logs
 from outbox.django.connecting import pages_database
@@ -104,7 +104,7 @@ class Pages:
 def _messages(visit: Visit) -> Page:
     """The list, with a summary above."""
     page = screens.messages(visit)
-    return replace(page, context={**page.context, "summary": overview(visit.database)})
+    return replace(page, context={**page.context, "summary": summary(visit.database)})
 
 
 def _visit(request: HttpRequest, user: Any) -> Visit:

@@ -111,8 +111,12 @@ def paused(database: Database) -> list[dict[str, Any]]:
     return database.read(lambda connection: [plain(row) for row in connection.execute(query).mappings()])
 
 
-def schema_version(database: Database) -> str | None:
+def schema_version(database: Database, *, is_migrated: bool = False) -> str | None:
     """The revision that `outbox.migrate` left, None where it never ran.
+
+    Args:
+        database: the outbox's.
+        is_migrated: it did run; so there is one statement instead of two.
 
     Raises:
         DatabaseError: see `Database.run`.
@@ -120,7 +124,7 @@ def schema_version(database: Database) -> str | None:
 
     def work(connection: Connection) -> str | None:
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        if not inspect(connection).has_table(_VERSION.name, schemas.get(None)):
+        if not (is_migrated or inspect(connection).has_table(_VERSION.name, schemas.get(None))):
             return None
         version: str | None = connection.scalar(select(_VERSION.c.version_num))
         return version
