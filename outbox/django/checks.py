@@ -13,7 +13,6 @@ from django.db import connections, router
 from outbox.django.models import OutboxMessage
 from outbox.django.settings import default_alias, load, of_project
 from outbox.errors import ConfigError
-from outbox.migrate import VERSION_TABLE, head
 from outbox.settings import Settings
 
 __all__ = ["register"]
@@ -65,6 +64,8 @@ def check_tables(databases: Sequence[str] | None = None, **_: Any) -> list[Check
 
 
 def _of_database(alias: str) -> Iterator[CheckMessage]:
+    from outbox.migrate import VERSION_TABLE, head  # noqa: PLC0415 - Alembic costs every process too long a start
+
     connection = connections[alias]
     with connection.cursor() as cursor:
         if VERSION_TABLE not in connection.introspection.table_names(cursor):

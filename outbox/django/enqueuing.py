@@ -55,7 +55,7 @@ def enqueue(*many: Message, using: str | None = None) -> list[int]:
             f" put both into one `with transaction.atomic({'' if alias == 'default' else f'using={alias!r}'}):`,"
             " or set ATOMIC_REQUESTS"
         )
-    ids, new = insert(_Target(connection), rows_of(many, of_project().deliver_horizon_s))
+    ids, new = insert(_Target(connection, len(many)), rows_of(many, of_project().deliver_horizon_s))
     if new and not _will_call_hooks(connection):
         transaction.on_commit(call_hooks, using=alias, robust=True)
     return ids
@@ -70,10 +70,11 @@ def _will_call_hooks(connection: BaseDatabaseWrapper) -> bool:
 class _Target:
     """Django's connection, as `outbox.insertion` writes through it."""
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, rows: int) -> None:
         self.dialect = dialect_of(connection)
-        # Row by row where the database is in this very process; elsewhere each would be a round trip.
-        self.returns_many = connection.vendor == "sqlite"
+        # Row by row where the database is in this very process; on MariaDB each of many would be a round trip.
+        one_by_one = connection.vendor != "mysql" or (rows == 1 and connection.features.can_return_columns_from_insert)
+        self.returns_many = one_by_one
         self._connection = connection
 
     def fetch(self, statement: Executable, parameters: Any = None) -> Sequence[Any]:
@@ -81,45 +82,47 @@ class _Target:
         found: list[Any] = []
         with self._connection.cursor() as cursor:
             for row in given:
-                compiled = _compiled(statement, self.dialect, row)
-                cursor.execute(*_bound(compiled, row, self.dialect))
+                cursor.execute(*_compiled(statement, self.dialect, row).bound(row))
                 found += cursor.fetchall()
         return _read(statement, found, self.dialect)
 
     def execute_many(self, statement: Executable, rows: list[Row]) -> None:
         whole = [_DEFAULTS | row for row in rows]
         compiled = _compiled(statement, self.dialect, whole[0])
-        bound = [_bound(compiled, row, self.dialect) for row in whole]
+        bound = [compiled.bound(row) for row in whole]
         with self._connection.cursor() as cursor:
             cursor.executemany(bound[0][0], [values for _, values in bound])
 
 
+class _Compiled:
+    """A statement as text, and what its parameters must become for the driver."""
+
+    def __init__(self, statement: Any, dialect: Dialect, columns: tuple[str, ...] | None) -> None:
+        self._compiled: SQLCompiler = statement.compile(dialect=dialect, column_keys=columns and list(columns))
+        kinds = {name: one.type.dialect_impl(dialect) for name, one in self._compiled.binds.items()}
+        self._processors = {name: kind.bind_processor(dialect) for name, kind in kinds.items()}
+
+    def bound(self, row: Row) -> tuple[str, dict[str, Any]]:
+        """The text, and its parameters."""
+        state = self._compiled.construct_expanded_state(row)
+        processors = {**self._processors, **state.processors}
+        values = {}
+        for name, value in state.parameters.items():
+            process = processors.get(name)
+            values[name] = process(value) if process else value
+        return state.statement, values
+
+
 @cache
-def _cached(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> SQLCompiler:
-    compiled: SQLCompiler = statement.compile(dialect=dialect, column_keys=list(columns))
-    return compiled
+def _cached(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> _Compiled:
+    return _Compiled(statement, dialect, columns)
 
 
-def _compiled(statement: Any, dialect: Dialect, columns: Iterable[str]) -> SQLCompiler:
+def _compiled(statement: Executable, dialect: Dialect, columns: Iterable[str]) -> _Compiled:
     """Once for each INSERT: `outbox.insertion` has few, and they live as long as the process."""
     if isinstance(statement, Insert):
         return _cached(statement, dialect, tuple(columns))
-    compiled: SQLCompiler = statement.compile(dialect=dialect)
-    return compiled
-
-
-def _bound(compiled: SQLCompiler, row: Row, dialect: Dialect) -> tuple[str, dict[str, Any]]:
-    """The text, and its parameters as the driver takes them."""
-    state = compiled.construct_expanded_state(row)
-    processors = dict(state.processors)
-    for name, one in compiled.binds.items():
-        process = one.type.dialect_impl(dialect).bind_processor(dialect)
-        if process is not None:
-            processors.setdefault(name, process)
-    values = {
-        name: processors[name](value) if name in processors else value for name, value in state.parameters.items()
-    }
-    return state.statement, values
+    return _Compiled(statement, dialect, None)
 
 
 def _read(statement: Any, rows: Sequence[Any], dialect: Dialect) -> Sequence[Any]:

@@ -148,6 +148,27 @@ def test_admin_shows_strangers_texts_inert(engine, ann):
     assert "{{ 7*7 }}{% now %}" in plain(pages[-1])
 
 
+def test_admin_on_a_site_of_its_own(engine, ann):
+    """Links lead to the site that the page is on, whatever its name and place."""
+    from django.contrib.admin import AdminSite
+    from django.urls import path
+
+    from outbox.django.admin import OutboxMessageAdmin
+    from outbox.django.models import OutboxMessage
+
+    fail(engine)
+    site = AdminSite(name="ops")
+    site.register(OutboxMessage, OutboxMessageAdmin)
+    with override_settings(ROOT_URLCONF=type("urls", (), {"urlpatterns": [path("ops/", site.urls)]})):
+        pages = [
+            ann.client.get(f"/ops/outbox/outboxmessage/{one}") for one in ("?state=failed", "failed/", "1/change/")
+        ]
+
+    assert [200, 200, 200] == [page.status_code for page in pages]
+    assert all('href="/ops/outbox/outboxmessage/overview/"' in page.text for page in pages)
+    assert all('"/admin/' not in page.text for page in pages)
+
+
 def test_admin_serves_its_style_and_script(ann):
     """Both are ours, without collectstatic; nothing else is served there."""
     answers = [ann.client.get(f"{ADMIN}static/{name}") for name in ("outbox.css", "outbox.js", "settings.py")]
