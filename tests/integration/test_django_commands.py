@@ -2,6 +2,7 @@
 
 import io
 import json
+from unittest.mock import patch
 
 import pytest
 
@@ -28,7 +29,8 @@ def urls(make_database):
 
 def manage(*arguments):
     """The exit code of `manage.py outbox …`."""
-    with pytest.raises(SystemExit) as ended:
+    # Django writes --settings into the environment.
+    with patch.dict("os.environ"), pytest.raises(SystemExit) as ended:
         ManagementUtility(["/srv/shop/manage.py", "outbox", *arguments]).execute()
     return ended.value.code or 0
 

@@ -76,6 +76,9 @@ class Migration(migrations.Migration):
                         ("canary_outbox_id", models.CharField(max_length=36, null=True)),
                         ("canary_posted_at", models.DateTimeField(null=True)),
                         ("canary_offered_at", models.DateTimeField(null=True)),
+                        ("canary_check_s", models.IntegerField(null=True)),
+                        ("canary_after", models.DateTimeField(null=True)),
+                        ("canary_failures", models.IntegerField()),
                     ],
                     options={
                         "db_table": "outbox_checks",
