@@ -34,12 +34,13 @@ def note(request: HttpRequest, page: Page) -> None:
 
 def _entries(page: Page, request: HttpRequest) -> Iterator[tuple[str | None, str, str]]:
     reason = request.POST.get("reason", "")
+    how = " by force" if request.POST.get("force") else ""
     if page.template == "done.html":
         for row in page.context["outcome"].done:
-            yield str(row), f"Message #{row}", f"{page.context['intent'].verb}: {reason}"
+            yield str(row), f"Message #{row}", f"{page.context['intent'].verb}{how}: {reason}"
     elif page.template == "progress.html" and page.context["progress"].done:
         done, intent = page.context["progress"].done, page.context["intent"]
-        yield None, f"{done} messages", f"{intent.verb} of all that match: {reason}"
+        yield None, f"{done} messages", f"{intent.verb}{how} of all that match: {reason}"
     elif page.template == "message.html" and page.context["body"] is not None:
         row = page.context["message"]["id"]
         yield str(row), f"Message #{row}", "looked at the body"

@@ -65,6 +65,7 @@ def test_admin_lists_the_messages(engine, ann):
     assert "Django administration" in page.text
     assert f'href="{ADMIN}{row_id}/change/"' in page.text
     assert "2 pending · 1 failed · oldest pending" in plain(page)
+    assert "no-store" in page.headers["Cache-Control"]
     assert "no pauses" in plain(page)
 
 
@@ -281,6 +282,18 @@ def test_admin_acts_on_all_that_match_in_chunks(engine, ann, monkeypatch):
     assert "5 discarded" in plain(answer)
     assert dict.fromkeys(rows, "discarded") == states(engine)
     assert ["1 messages", "2 messages", "2 messages"] == sorted(LogEntry.objects.values_list("object_repr", flat=True))
+
+
+def test_admin_by_force(engine, ann):
+    """What may publish twice is done only by force, and both logs say so."""
+    row_id = write_row(engine, state="sent", message_id="M")
+    unforced = plain(ann.act("replay selected", selected=f"{row_id}.sent.0"))
+    forced = plain(ann.act("replay selected", selected=f"{row_id}.sent.0", force="yes"))
+
+    assert "which replay leaves alone unless it is forced" in unforced
+    assert "1 replayed" in forced
+    assert ["replay --force"] == [one["action"] for one in audits(engine)]
+    assert ["replay by force: endpoint repaired"] == list(LogEntry.objects.values_list("change_message", flat=True))
 
 
 def test_admin_double_click_and_rows_in_flight(engine, ann):

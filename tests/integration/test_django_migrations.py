@@ -10,6 +10,7 @@ from outbox.migrate import VERSION_TABLE, _config, current, head, upgrade
 from outbox.table import DATABASES, metadata
 from tests.conftest import _engine
 from tests.django_projects import django_databases, set_up
+from tests.rows import write_row
 
 set_up()
 
@@ -134,6 +135,17 @@ def test_migrate_back_and_forth(database_url, connect):
     assert set() == without
     assert none is None
     assert before == again == by_alembic
+
+
+def test_flush_empties_our_tables(migrated_url, connect):
+    """What Django empties between tests that commit has the outbox in it, and leaves the schema's version alone."""
+    engine = connect(migrated_url)
+    write_row(engine)
+    with django_databases(default=migrated_url):
+        call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=True)
+        left = OutboxMessage.objects.count()
+
+    assert (0, head()) == (left, current(engine))
 
 
 @on_sqlite
