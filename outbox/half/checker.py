@@ -258,7 +258,7 @@ class Checker:
                 return None
 
     def _answer(self, place: _Place, asked: Sequence[_Asked], *, whole: bool) -> None:
-        heard = [Heard(one.offer.outbox_id, one.offer.message_id) for one in asked]
+        heard = [Heard(one.offer.outbox_id, one.offer.message_id, one.offer.is_early) for one in asked]
         polls.close_poll(self._database, self._name, place.topic, heard, whole=whole)
         self.counts.offered += len(asked)
         rows = self._rows(asked)

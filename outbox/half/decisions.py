@@ -96,6 +96,14 @@ class Offer:
     body: str = field(repr=False)
     properties: Mapping[str, str] = field(repr=False)
 
+    @property
+    def is_early(self) -> bool:
+        """Whether it may be offered before its check time has passed: then it says nothing of how others are."""
+        if self.age_s is None or self.check_s is None:
+            return True
+        # A Date has whole seconds.
+        return self.age_s < self.check_s - half_margin_s(self.check_s)
+
 
 def offer_of(half: Half, destination: str, topic: str) -> Offer:
     """Read what a half message says of itself; whatever it says wrong reads as missing."""

@@ -29,10 +29,17 @@ _BREAK_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A half message that was offered: the row it says it is of, and its MessageId."""
+    """A half message that was offered.
+
+    Attributes:
+        outbox_id: the row that it says it is of, or the canary that it is.
+        message_id: its own.
+        early: whether it was offered before its check time had passed, or may have been, by the broker's clock.
+    """
 
     outbox_id: str
     message_id: str
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,9 @@ def close_poll(database: Database, checker: str, topic: Topic, heard: Sequence[H
     def work(connection: Connection) -> None:
         counts = whole and connection.scalar(_mark(), given) == "open"
         if counts:
-            note_canary(connection, topic, [one.outbox_id for one in heard])
+            for early in (False, True):
+                outbox_ids = [one.outbox_id for one in heard if one.early is early]
+                note_canary(connection, topic, outbox_ids, early=early)
             connection.execute(_succeeded(), given)
         else:
             take_canary(connection, topic)

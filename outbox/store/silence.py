@@ -149,10 +149,11 @@ def take_canary(connection: Connection, topic: Topic) -> None:
     connection.execute(_taken(), topic.parameters)
 
 
-def note_canary(connection: Connection, topic: Topic, outbox_ids: list[str]) -> None:
-    """If the topic's canary is among these, it was offered now."""
+def note_canary(connection: Connection, topic: Topic, outbox_ids: list[str], *, early: bool) -> None:
+    """If the topic's canary is among these, it was offered now; one that was offered too early proves nothing."""
     if outbox_ids:
-        connection.execute(_canary_offered(), topic.parameters | {"outbox_ids": outbox_ids})
+        noted = _canary_too_early() if early else _canary_offered()
+        connection.execute(noted, topic.parameters | {"outbox_ids": outbox_ids})
 
 
 # --- silence ------------------------------------------------------------------------------------------------------
@@ -272,9 +273,18 @@ def _taken() -> Update:
 
 @cache
 def _canary_offered() -> Update:
-    is_offered = checks.c.canary_outbox_id.in_(bindparam("outbox_ids", expanding=True))
-    first = update(checks).where(is_of_checker(TOPIC), is_offered, checks.c.canary_offered_at.is_(None))
-    return first.values(canary_offered_at=db_now())
+    first = and_(_is_the_canary(), checks.c.canary_offered_at.is_(None))
+    return update(checks).where(is_of_checker(TOPIC), first).values(canary_offered_at=db_now())
+
+
+@cache
+def _canary_too_early() -> Update:
+    """It is rolled back, and so is never offered again: take it away."""
+    return _taken().where(_is_the_canary())
+
+
+def _is_the_canary() -> ColumnElement[bool]:
+    return checks.c.canary_outbox_id.in_(bindparam("outbox_ids", expanding=True))
 
 
 def _is_overdue() -> ColumnElement[bool]:

@@ -426,6 +426,16 @@ def test_canaries_that_prove_nothing_come_ever_more_slowly(database, engine):
     assert (1, 0) == (settled, the_canary(engine).canary_failures)
 
 
+def test_canary_that_is_offered_too_early_proves_nothing(database, engine):
+    """The row's half message may be hidden still, as after every offer; so a canary has to outlast that."""
+    row_id, canary = silent(database, engine)
+    polls.open_poll(database, "one", TOPIC, for_s=20)
+    polls.close_poll(database, "one", TOPIC, [Heard(canary, "C", early=True)])
+
+    assert (0, None) == (silence.settle(database, TOPIC), the_canary(engine).canary_outbox_id)
+    assert ("committing", "M", None) == state_of(engine, row_id)
+
+
 def test_canary_is_given_to_one_checker(database, engine):
     """Of any number that ask at the same time."""
     elected(engine, age_s=300.0, heard_s=200.0)
