@@ -14,12 +14,11 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import pycurl
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -81,7 +80,8 @@ class CurlLoop:
         """Wait until something happens, `wake` is called or ``timeout_s`` has passed, and do what is to be done."""
         if self._is_timer_due():
             self._act(pycurl.SOCKET_TIMEOUT, 0)
-        self._finish()
+            if self._finish():
+                timeout_s = 0.0
         for number, events in self._poller.wait(self._patience_s(timeout_s)):
             if number == self._near.fileno():
                 self._drain()
@@ -123,15 +123,17 @@ class CurlLoop:
     def _act(self, number: int, events: int) -> None:
         self._multi.socket_action(number, events)
 
-    def _finish(self) -> None:
-        """Tell of every request that is over."""
-        left = 1
+    def _finish(self) -> bool:
+        """Tell of every request that is over; whether there was any."""
+        left, is_any = 1, False
         while left:
             left, whole, broken = self._multi.info_read()
+            is_any |= bool(whole or broken)
             for easy in whole:
                 self._end(easy, 0, "")
             for easy, failure, text in broken:
                 self._end(easy, failure, text)
+        return is_any
 
     def _end(self, easy: pycurl.Curl, failure: int, text: str) -> None:
         transfer = self._under_way[easy]
@@ -166,7 +168,7 @@ class _Poller:
 
     def __init__(self) -> None:
         self._is_epoll = hasattr(select, "epoll")
-        self._system = select.epoll() if self._is_epoll else select.poll()
+        self._system: Any = select.epoll() if self._is_epoll else select.poll()
         self._watched: set[int] = set()
 
     def watch(self, number: int, events: int) -> None:
@@ -183,9 +185,9 @@ class _Poller:
             self._system.unregister(number)
 
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
-        if self._is_epoll:
-            return self._system.poll(timeout_s)
-        return self._system.poll(None if timeout_s is None else timeout_s * 1000)
+        # One counts in seconds, the other in milliseconds.
+        timeout = timeout_s if self._is_epoll or timeout_s is None else timeout_s * 1000
+        return list(self._system.poll(timeout))
 
     def close(self) -> None:
         if self._is_epoll:
@@ -291,13 +293,13 @@ class _Courier:
         self._is_dismissed = True
         self._loop.wake()
         self._thread.join()
+        self._loop.close()
 
     def _work(self) -> None:
         while not self._is_dismissed or self._given or self._loop.in_flight:
             while self._given:
                 self._start(*self._given.popleft())
             self._loop.step()
-        self._loop.close()
 
     def _start(self, request: HttpRequest, answer: Future[HttpAnswer | NoAnswer]) -> None:
         try:

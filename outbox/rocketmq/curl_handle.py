@@ -1,4 +1,4 @@
-"""One request on libcurl, from its options to its answer. No waiting and no threads here: `outbox.rocketmq.curl` drives.
+"""One request on libcurl, from its options to its answer. No waiting here, and no threads: see `outbox.rocketmq.curl`.
 
 libcurl does two things with kept connections that must not happen here. It sends a request a second time by itself
 when the connection turns out to be dead; and it uses one on which bytes have come in that nobody asked for, and takes
@@ -191,7 +191,7 @@ class Transfer:
         easy.setopt(pycurl.TIMEOUT_MS, ceil(request.deadline_s * 1000))
 
     def begin_afresh(self) -> bool:
-        """Prepare for a new connection, if the kept one could not be used and nothing was sent; whether there is need."""
+        """Prepare for a new connection, if there was only a kept one that could not be used; whether that is so."""
         left_s = self._over_at - monotonic()
         is_needed = self._is_stale and left_s > 0
         if is_needed:
@@ -308,7 +308,8 @@ class Transfer:
             return "ConnectTimeout", "not connected before the deadline"
         if failure in _TLS:
             return "TlsFailure", ""
-        return "ConnectionRefused" if number == errno.ECONNREFUSED else "Unreachable", os.strerror(number) if number else ""
+        words = os.strerror(number) if number else ""
+        return "ConnectionRefused" if number == errno.ECONNREFUSED else "Unreachable", words
 
     def _lost(self, code: str, words: str) -> NoAnswer:
         # libcurl's own words may quote the answer, and a receipt handle with it.

@@ -4,26 +4,9 @@ from importlib.util import find_spec
 from typing import Literal, Protocol
 
 from outbox.errors import ConfigError
-from outbox.rocketmq.transport import RequestsTransport, Transport
+from outbox.rocketmq.transport import Loop, RequestsTransport, Transport
 
-__all__ = ["Engine", "Loop", "engine_named"]
-
-
-class Loop(Protocol):
-    """Many requests in flight from one thread; `outbox.rocketmq.curl.CurlLoop` is one."""
-
-    @property
-    def in_flight(self) -> int:
-        """Requests started and not done."""
-
-    def step(self, timeout_s: float | None = None) -> None:
-        """Wait until something happens, at most ``timeout_s`` seconds, and do what is to be done."""
-
-    def wake(self) -> None:
-        """Have `step` return; may be called from any thread."""
-
-    def close(self) -> None:
-        """Close every connection."""
+__all__ = ["Engine", "engine_named"]
 
 
 class Engine(Protocol):

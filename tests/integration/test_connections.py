@@ -160,9 +160,8 @@ publish()
 def test_fork_shares_no_connection(http_engine):
     """A child opens connections of its own, and leaves its parent's open."""
     with Server() as server:
-        run = subprocess.run(
-            [sys.executable, "-c", FORK, server.url, http_engine], capture_output=True, text=True, timeout=60, check=False
-        )
+        command = [sys.executable, "-c", FORK, server.url, http_engine]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert ("Sent\nSent\nSent\n", "") == (run.stdout, run.stderr)
     assert (2, 3) == (server.connections, len(server.requests))
