@@ -1,5 +1,6 @@
 """Publishing one message: request, exchange, outcome. Never raises for what the network or the broker did."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from importlib.metadata import version
 from typing import Final, Generic, Literal, TypeVar
 
 from outbox.errors import MessageError
-from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, Fault, Outcome, Paused, Refused, Sent
+from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, Fault, Outcome, Paused, Refused, Sent, Unknown
 from outbox.rocketmq.answers import check_outcome_of, end_outcome_of, outcome_of
 from outbox.rocketmq.codes import EXPIRED
 from outbox.rocketmq.credentials import Keyring
@@ -23,6 +24,8 @@ from outbox.rocketmq.wire import publish_xml, receipt_handles_xml
 from outbox.settings import Destination
 
 __all__ = ["Client"]
+
+log = logging.getLogger("outbox")
 
 T = TypeVar("T")
 
@@ -44,8 +47,13 @@ class _Call(Generic[T]):
 
 
 @without_frames
-def _tell(call: _Call[T], done: Callable[[T], None], answer: HttpAnswer | NoAnswer) -> None:
-    done(call.read(answer))
+def _tell(call: _Call[T], done: Callable[[T | Unknown], None], answer: HttpAnswer | NoAnswer) -> None:
+    try:
+        outcome: T | Unknown = call.read(answer)
+    except Exception as error:  # a defect of ours must cost this request its outcome, not all others theirs
+        log.exception("outbox.publish_broke")
+        outcome = Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))
+    done(outcome)
 
 
 def _half_properties(properties: str, replay: int, origin: str) -> str:
@@ -263,7 +271,7 @@ class Client:
 
         return _Call(request, read)
 
-    def _start(self, loop: Loop, call: "_Call[T]", done: Callable[[T], None]) -> T | None:
+    def _start(self, loop: Loop, call: "_Call[T]", done: Callable[[T | Unknown], None]) -> T | None:
         refusal = self._timing.refusal()
         if refusal is not None:
             return call.read(NoAnswer(refusal))

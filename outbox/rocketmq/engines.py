@@ -1,5 +1,6 @@
 """Which HTTP engine there is: libcurl's where it is installed, or the one on requests. The only place that chooses."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal, Protocol
 
@@ -15,16 +16,16 @@ class Engine(Protocol):
     def transport(self, endpoint: str, *, pool_size: int) -> Transport:
         """What sends requests to one endpoint; raises what its class does."""
 
-    def loop(self, connections: int) -> Loop | None:
-        """What keeps many in flight from the thread that calls this; None where each request takes a thread."""
+    @property
+    def loop_maker(self) -> Callable[[int], Loop] | None:
+        """Makes what keeps many in flight from one thread, on so many connections; None where each takes a thread."""
 
 
 class _Requests:
     def transport(self, endpoint: str, *, pool_size: int) -> Transport:
         return RequestsTransport(endpoint, pool_size=pool_size)
 
-    def loop(self, connections: int) -> Loop | None:  # noqa: ARG002 - the protocol's signature
-        return None
+    loop_maker = None
 
 
 class _Curl:
@@ -33,7 +34,8 @@ class _Curl:
 
         return CurlTransport(endpoint, pool_size=pool_size)
 
-    def loop(self, connections: int) -> Loop | None:
+    @staticmethod
+    def loop_maker(connections: int) -> Loop:
         from outbox.rocketmq.curl import CurlLoop  # noqa: PLC0415 - an extra that may not be installed
 
         return CurlLoop(connections)
