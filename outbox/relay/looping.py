@@ -14,7 +14,6 @@ flight run out, although their answers have come.
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from queue import SimpleQueue
 
 from outbox.clock import Clock
 from outbox.outcomes import EndOutcome, Outcome
@@ -64,7 +63,9 @@ class LoopPublisher:
         self._loop: Loop | None = None
         self._in_flight = 0
         self._readers = 0
-        self._unread: SimpleQueue[Assignment | None] = SimpleQueue()
+        self._unread: deque[Assignment] = deque()
+        self._something_to_read = clock.condition(clock.lock())
+        self._is_over = False
         self._read: deque[tuple[Assignment, Prepared | Outcome | None]] = deque()
 
     def staff(self, busy: int) -> None:
@@ -80,8 +81,9 @@ class LoopPublisher:
                 self._start_what_there_is(loop)
                 loop.step()
         finally:
-            for _ in range(self._readers):
-                self._unread.put(None)
+            with self._something_to_read:
+                self._is_over = True
+                self._something_to_read.notify_all()
             loop.close()
 
     def _start_what_there_is(self, loop: Loop) -> None:
@@ -146,12 +148,20 @@ class LoopPublisher:
     # --- reading
 
     def _have_read(self, loop: Loop, task: Assignment) -> None:
-        self._unread.put(task)
+        with self._something_to_read:
+            self._unread.append(task)
+            self._something_to_read.notify()
         if self._readers < _READERS:
             self._spawn(f"outbox-reader-{self._readers}", partial(self._read_all, loop))
             self._readers += 1
 
     def _read_all(self, loop: Loop) -> None:
-        while (task := self._unread.get()) is not None:
+        while (task := self._next_to_read()) is not None:
             self._read.append((task, self._desk.prepare(task.row)))
             loop.wake()
+
+    def _next_to_read(self) -> Assignment | None:
+        with self._something_to_read:
+            while not self._unread and not self._is_over:
+                self._something_to_read.wait()
+            return self._unread.popleft() if self._unread else None
