@@ -1,7 +1,7 @@
 """Which HTTP engine there is: libcurl's where it is installed, or the one on requests. The only place that chooses."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Literal, Protocol
 
 from outbox.errors import ConfigError
@@ -49,8 +49,17 @@ def engine_named(name: Literal["auto", "requests", "curl"]) -> Engine:
     """
     if name == "requests":
         return _Requests()
-    if find_spec("pycurl") is not None:
+    if _is_pycurl_there():
         return _Curl()
     if name == "curl":
         raise ConfigError("OUTBOX_HTTP_ENGINE", "is curl, which needs pycurl: pip install 'rocketmq-outbox[curl]'")
     return _Requests()
+
+
+def _is_pycurl_there() -> bool:
+    """Whether it can be imported: an installation without its shared libraries cannot use it either."""
+    try:
+        import_module("pycurl")
+    except ImportError:
+        return False
+    return True
