@@ -5,6 +5,7 @@ import random
 import time
 
 import pytest
+from sqlalchemy import text
 
 from outbox import Message
 from tests.emulator_process import emulator_process
@@ -67,3 +68,34 @@ def test_kill_commits_one_half_message_of_each_row(engine, migrated_url, persona
     assert found.rows == ROWS
     assert found.halves > ROWS, "faults must have cost half messages, or this shows nothing"
     assert set(found.by) == {"answer", "silence"}, "both ways of being sent must have been met"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_database_that_restarts_in_mid_flight_costs_no_message(engine, migrated_url):
+    """Every connection ends at once, whatever it was doing, as when the server restarts: no commit too many or few."""
+    sever = text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    write(engine, [Message("orders", {"n": n}, transaction_check_s=10) for n in range(ROWS // 4)])
+    with emulator_process(keys=KEYS) as emulator:
+        emulator.faults(*FAULTS, *PERSONALITIES["hostile"])
+        environment = settings(
+            migrated_url, emulator.url, OUTBOX_BATCH_SIZE=50, OUTBOX_MAX_ATTEMPTS=1000, OUTBOX_GROUP_ID="GID_orders"
+        )
+        severed = 0
+        with nursery(environment) as warm:
+            for kind in ("relay", "relay", "check"):
+                warm.start(kind)
+            for _ in range(8):
+                time.sleep(0.4)
+                emulator.advance(1.0)
+                with engine.connect() as connection:
+                    severed += connection.scalar(sever)
+            in_time = until_sent(engine, emulator.advance, within_s=60)
+        found = compare(engine, emulator.ledger()["messages"])
+
+    assert in_time, found
+    assert found.kept(), found
+    assert severed > 10, "they must have been at work, or this shows nothing"
