@@ -5,6 +5,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 COVERAGE ?= $(filter true,$(CI))
 MESSAGES ?= 200000
 ANSWERS ?= 5000000
+SCHEDULES ?= 1000000
+KILLS ?= 300
 
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
@@ -24,7 +26,7 @@ NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-f
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test cuts fuzz screenshots check format lock clean
+.PHONY: help demo bench test cuts fuzz torture screenshots check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +48,10 @@ bench: .venv/dev ## Measure the relay with each engine against the SDK's loop an
 	@command -v nginx >/dev/null && command -v wrk >/dev/null || { apt-get update -qq && apt-get install -qq -y nginx-light wrk; } \
 		|| echo "Without nginx and wrk (apt-get install nginx-light wrk) the limit of this machine is not measured"
 	@PYTHONPATH=. $(BIN)/python benchmarks/relay.py $(if $(QUICK),--quick)
+
+torture: .venv/dev ## Simulate SCHEDULES=1000000 schedules, and kill KILLS=300 processes a database (hours)
+	@SIMULATED_SCHEDULES=$(SCHEDULES) OUTBOX_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest -n logical --dist worksteal \
+		tests/reliability/test_simulation.py tests/reliability/test_half_kills.py
 
 screenshots: .venv/dev ## Take the pictures of the operators' pages in docs/images again (needs Chromium)
 	@PYTHONPATH=. $(BIN)/python docs/screenshots.py

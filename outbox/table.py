@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects import mysql
@@ -122,9 +123,10 @@ def _compile_now_mysql(_element: db_now, _compiler: SQLCompiler, **_: Any) -> st
 
 
 @compiles(db_now, "sqlite")
-def _compile_now_sqlite(_element: db_now, _compiler: SQLCompiler, **_: Any) -> str:
-    # SQLite's clock has milliseconds; six digits keep every stored instant comparable as text.
-    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+def _compile_now_sqlite(_element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
+    # SQLite's clock has milliseconds; six digits keep every stored instant comparable as text. Through the compiler,
+    # which doubles percent signs for a cursor that takes them for parameters.
+    return compiler.process(literal_column("strftime('%Y-%m-%d %H:%M:%f000', 'now')"), **kw)
 
 
 class db_after(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
@@ -304,8 +306,12 @@ checks = Table(
     Column("open_until", Instant),
     Column("succeeded_at", Instant),
     Column("canary_outbox_id", exact(36)),
+    Column("canary_check_s", Integer),
     Column("canary_posted_at", Instant),
     Column("canary_offered_at", Instant),
+    # None is posted before that, and how many in a row have proven nothing.
+    Column("canary_after", Instant),
+    Column("canary_failures", Integer, nullable=False, default=0),
     CheckConstraint("mark IN ('open', 'failed', 'closed')", name="ck_outbox_checks_mark"),
     **_OPTIONS,
 )

@@ -12,11 +12,11 @@ from outbox.rocketmq.client import Client
 from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.engines import Engine, engine_named
 from outbox.settings import Settings
-from outbox.store import checks, origin
-from outbox.store.checks import Topic
+from outbox.store import origin, topics
 from outbox.store.database import Database
 from outbox.store.engine import create_engine
 from outbox.store.lanes import Lane, left_to_do
+from outbox.store.topics import Topic
 
 __all__ = ["Runtime"]
 
@@ -102,7 +102,7 @@ class Runtime:
         if known is None:
             known = self.origin(lane.destination)
             group_id = self.settings.destination(lane.destination).group_id
-            checks.register(self.database, Topic(lane.destination, lane.topic, group_id))
+            topics.register(self.database, Topic(lane.destination, lane.topic, group_id))
             self._half_lanes[lane] = known
         return known
 

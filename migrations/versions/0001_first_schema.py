@@ -203,7 +203,10 @@ def create_half_messages() -> None:
         sa.Column("open_until", Instant()),
         sa.Column("succeeded_at", Instant()),
         sa.Column("canary_outbox_id", exact(36)),
+        sa.Column("canary_check_s", sa.Integer()),
         sa.Column("canary_posted_at", Instant()),
         sa.Column("canary_offered_at", Instant()),
+        sa.Column("canary_after", Instant()),
+        sa.Column("canary_failures", sa.Integer(), nullable=False),
         sa.CheckConstraint("mark IN ('open', 'failed', 'closed')", name="ck_outbox_checks_mark"),
     )

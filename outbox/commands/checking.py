@@ -25,7 +25,7 @@ def check(runtime: Runtime, /, once: bool) -> None:
     least once a day, or half messages whose commit was not confirmed end in_doubt.
 
     SIGTERM and Ctrl-C stop it after the poll at hand. The last line on stderr counts what was done. With --once it
-    exits 1 when a poll failed.
+    exits 1 when a poll failed, or a topic could not be checked with these settings.
     """
     # A database that is not there is told now; one that goes away later is waited for.
     look.paused(runtime.database)
@@ -38,10 +38,14 @@ def check(runtime: Runtime, /, once: bool) -> None:
     )
     for reason, number in sorted(counts.alarms.items()):
         talk(f"left alone, {reason}: {number}")
+    for topic, why in sorted(counts.skipped.items()):
+        talk(f"not checked, {topic.topic} of {topic.destination}: {why}")
     if signal.SIGINT in received:
         raise click.exceptions.Exit(ExitCode.INTERRUPTED)
     if once and counts.failed_polls:
         raise Failure(f"{counts.failed_polls} polls failed; see the warnings above")
+    if once and counts.skipped:
+        raise Failure(f"{len(counts.skipped)} topics were not checked, as said above")
 
 
 @click.command(short_help="Make a restored or copied database safe.")

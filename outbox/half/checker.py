@@ -10,11 +10,12 @@ Each request is made once, with no transaction open, and nothing is asked of a b
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, Protocol
 from uuid import uuid4
 
 from outbox.clock import SYSTEM, Clock
-from outbox.errors import DatabaseError
+from outbox.errors import ConfigError, DatabaseError
 from outbox.half.decisions import ALARMING, CANARY, Adopt, Commit, Leave, Offer, Reason, Rollback, decide, offer_of
 from outbox.outcomes import (
     TOO_LARGE,
@@ -29,10 +30,12 @@ from outbox.outcomes import (
     Unknown,
 )
 from outbox.retry import half_deadline_s
-from outbox.store import checks, halves
-from outbox.store.checks import Heard, Topic
+from outbox.store import halves, polls, silence
 from outbox.store.database import Database
 from outbox.store.halves import Committed, Election, HalfRow
+from outbox.store.polls import Heard, Poll
+from outbox.store.silence import Canary, Pace
+from outbox.store.topics import Topic, topics
 
 __all__ = ["CheckConfig", "CheckCounts", "Checker", "HalfClient"]
 
@@ -41,8 +44,11 @@ log = logging.getLogger("outbox")
 _CANARY_BODY = "canary"
 _SHORTEST_CHECK_S = 10
 _FORGET_EVERY_S = 3600.0
+_DOUBT_EVERY_S = 60.0
+# From before the poll: the broker makes the handles when it answers, and takes them back after about ten.
 _LATE_S = 5.0
 _MOST = 16
+_POLLS_IN_A_ROW = 8
 
 
 class HalfClient(Protocol):
@@ -68,16 +74,12 @@ class CheckConfig:
 
     Attributes:
         request_deadline_s: of each request; of a poll, beside its wait.
-        canary_check_s: a canary's transaction check time.
-        quiet_s: for which a row must not have been offered before a canary is posted for it.
-        canary_lost_s: after which a canary that was never offered is given up.
+        pace: of canaries.
         idle_s: between two rounds that found nothing.
     """
 
     request_deadline_s: float = 10.0
-    canary_check_s: int = 60
-    quiet_s: float = 20.0
-    canary_lost_s: float = 180.0
+    pace: Pace = field(default_factory=Pace)
     idle_s: float = 1.0
 
 
@@ -97,6 +99,8 @@ class CheckCounts:
     doubted: int = 0
     canaries: int = 0
     alarms: dict[Reason, int] = field(default_factory=dict)
+    #: Topics that cannot be checked with these settings, and why.
+    skipped: dict[Topic, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,10 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One half message of an answer: until when there is time to end it, and the handle to do it with."""
+    """One half message of an answer: the poll that brought it, until when it may be ended (monotonic), and how."""
 
     offer: Offer
+    poll: Poll
     until: float
     handle: str = field(repr=False)
 
@@ -148,16 +153,14 @@ class Checker:
         self._name = name or str(uuid4())
         self._stopping = False
         self._enough: Callable[[], bool] = lambda: False
-        self._tended_at: float | None = None
+        self._doubted_at: float | None = None
+        self._forgot_at: float | None = None
+        self._latest: Topic | None = None
         # Half messages of that topic that one answer has room for. It never grows again: each try would cost an answer.
         self._room: dict[Topic, int] = {}
 
     def run(self, until: Callable[[], bool] = lambda: False, enough: Callable[[], bool] = lambda: False) -> CheckCounts:
-        """Go round until `stop` is called, or ``until`` says so after a round, or ``enough`` between two polls.
-
-        Raises:
-            ConfigError: the origin of a destination is not this process's to use.
-        """
+        """Go round until `stop` is called, or ``until`` says so after a round, or ``enough`` between two polls."""
         self._enough = enough
         while not self._is_over():
             found = self.round()
@@ -175,14 +178,13 @@ class Checker:
         return self._stopping or self._enough()
 
     def round(self) -> int:
-        """Poll every topic until it has nothing more to check, then settle; returns how many were offered.
-
-        Raises:
-            ConfigError: as for `run`.
-        """
+        """Visit every topic, beginning behind the one visited last; returns how many half messages were offered."""
         offered = 0
         try:
-            for topic in checks.topics(self._database):
+            for topic in self._in_turn(topics(self._database)):
+                if self._is_over():
+                    break
+                self._latest = topic
                 offered += self._visit(topic)
             self._doubt()
         except DatabaseError as error:
@@ -190,34 +192,61 @@ class Checker:
             log.warning("outbox.check_failed", extra={"error": str(error)})
         return offered
 
+    def _in_turn(self, found: Sequence[Topic]) -> Sequence[Topic]:
+        """A round that ends early must not always end before the same topics."""
+        latest = self._latest
+        after = sum(latest is not None and topic <= latest for topic in found)
+        return [*found[after:], *found[:after]]
+
     def _visit(self, topic: Topic) -> int:
-        client = self._clients.get(topic.destination)
-        if client is None:
-            log.warning("outbox.check_skipped", extra={"destination": topic.destination, "topic": topic.topic})
+        """Poll a topic while it has more than one answer holds, but not for ever: others wait. Then settle."""
+        place = self._place(topic)
+        if place is None:
             return 0
-        place, offered = _Place(topic, client, self._origin(topic.destination)), 0
-        while not self._is_over() and (found := self._poll(place)):
-            offered += found
-            if found < self._room.get(topic, _MOST):
+        offered, found = 0, None
+        for _ in range(_POLLS_IN_A_ROW):
+            if self._is_over():
                 break
-        self._tend(place)
+            found = self._poll(place)
+            offered += found or 0
+            if found is None or found < self._room.get(topic, _MOST):
+                break
+        self._settle(topic)
+        if found is not None:
+            # Where polls fail, a canary would never be heard of.
+            self._send_canary(place)
         return offered
+
+    def _place(self, topic: Topic) -> _Place | None:
+        """None where this process cannot or may not ask; a person is told once."""
+        client = self._clients.get(topic.destination)
+        try:
+            if client is not None:
+                return _Place(topic, client, self._origin(topic.destination))
+            why = "no such destination in this checker's settings"
+        except ConfigError as error:
+            why = str(error)
+        if topic not in self.counts.skipped:
+            self.counts.skipped[topic] = why
+            extra = {"destination": topic.destination, "topic": topic.topic, "reason": why}
+            log.error("outbox.check_skipped", extra=extra)
+        return None
 
     # --- one poll
 
-    def _poll(self, place: _Place) -> int:
-        """Ask once, and answer what was offered; returns how many half messages were."""
+    def _poll(self, place: _Place) -> int | None:
+        """Ask once, and answer what was offered; returns how many half messages were, None where the poll failed."""
         deadline_s, topic = self._config.request_deadline_s, place.topic
         limit = self._room.get(topic, _MOST)
-        checks.open_poll(self._database, self._name, topic, for_s=deadline_s + 2 * _LATE_S)
+        poll = polls.open_poll(self._database, self._name, topic, for_s=deadline_s + 2 * _LATE_S)
         self.counts.polls += 1
+        until = self._clock.monotonic() + _LATE_S
         # It does not wait: an open mark holds up every other checker's proof, should this process be killed.
         outcome = place.client.check(topic.topic, limit, 0, deadline_s=deadline_s)
-        until = self._clock.monotonic() + _LATE_S
         match outcome:
             case Checked(halves=found, damaged=damaged):
                 offers = [(offer_of(one, topic.destination, topic.topic), one.receipt_handle) for one in found]
-                asked = [_Asked(offer, until, handle) for offer, handle in offers]
+                asked = [_Asked(offer, poll, until, handle) for offer, handle in offers]
                 self._answer(place, asked, whole=not damaged)
                 return len(asked)
             case Paused(fault=fault) | Unknown(fault=fault):
@@ -225,12 +254,12 @@ class Checker:
                 log.warning("outbox.poll_failed", extra={"topic": topic.topic, "code": fault.code, "limit": limit})
                 if fault.code == TOO_LARGE:
                     self._room[topic] = max(1, limit // 2)
-                checks.fail_poll(self._database, self._name, topic)
-                return 0
+                polls.fail_poll(self._database, self._name, topic)
+                return None
 
     def _answer(self, place: _Place, asked: Sequence[_Asked], *, whole: bool) -> None:
-        heard = [Heard(one.offer.outbox_id, one.offer.message_id) for one in asked]
-        checks.close_poll(self._database, self._name, place.topic, heard, whole=whole)
+        heard = [Heard(one.offer.outbox_id, one.offer.message_id, one.offer.is_early) for one in asked]
+        polls.close_poll(self._database, self._name, place.topic, heard, whole=whole)
         self.counts.offered += len(asked)
         rows = self._rows(asked)
         if self._adopt(place, asked, rows):
@@ -251,9 +280,11 @@ class Checker:
         """Elect what is undecided; of two half messages of one row the first wins. Whether there was any."""
         elections: dict[int, Election] = {}
         for one in asked:
-            row, age_s = rows.get(one.offer.outbox_id), one.offer.age_s
-            if row is not None and age_s is not None and isinstance(decide(row, one.offer, place.origin), Adopt):
-                elections.setdefault(row.id, Election(row.id, row.replays, one.offer.message_id, age_s))
+            row, oldest_s = rows.get(one.offer.outbox_id), one.offer.oldest_s
+            if row is not None and oldest_s is not None and isinstance(decide(row, one.offer, place.origin), Adopt):
+                posted_at = one.poll.opened_at - timedelta(seconds=oldest_s)
+                candidate = Election(row.id, row.replays, one.offer.message_id, posted_at, one.poll.until)
+                elections.setdefault(row.id, candidate)
         halves.elect(self._database, list(elections.values()))
         self.counts.adopted += len(elections)
         return bool(elections)
@@ -303,29 +334,28 @@ class Checker:
 
     # --- silence
 
-    def _tend(self, place: _Place) -> None:
-        """Settle what silence has proven; post a canary where rows wait for one."""
-        config, topic = self._config, place.topic
-        settled = checks.settle(self._database, topic)
+    def _settle(self, topic: Topic) -> None:
+        settled = silence.settle(self._database, topic)
         if settled:
             self.counts.settled += settled
             log.info("outbox.settled", extra={"topic": topic.topic, "rows": settled})
-        lost_s = config.canary_lost_s + config.canary_check_s
-        canary = checks.plan_canary(self._database, topic, quiet_s=config.quiet_s, lost_s=lost_s)
+
+    def _send_canary(self, place: _Place) -> None:
+        """Post a canary where rows wait for one."""
+        canary = silence.plan_canary(self._database, place.topic, self._config.pace)
         if canary is not None:
             self._post_canary(place, canary)
 
-    def _post_canary(self, place: _Place, canary: str) -> None:
-        config, topic = self._config, place.topic
-        properties = f"__TransCheckT:{config.canary_check_s}|{CANARY}:1|outbox_id:{canary}|"
+    def _post_canary(self, place: _Place, canary: Canary) -> None:
+        topic = place.topic
         outcome = place.client.post_half(
             topic.topic,
             _CANARY_BODY,
             None,
-            properties,
+            f"__TransCheckT:{canary.check_s}|{CANARY}:1|outbox_id:{canary.outbox_id}|",
             replay=0,
             origin=place.origin,
-            deadline_s=half_deadline_s(config.request_deadline_s, config.canary_check_s),
+            deadline_s=half_deadline_s(self._config.request_deadline_s, canary.check_s),
         )
         self.counts.canaries += 1
         match outcome:
@@ -333,14 +363,16 @@ class Checker:
                 log.info("outbox.canary_posted", extra={"topic": topic.topic})
             case _:
                 log.warning("outbox.canary_refused", extra={"topic": topic.topic, "code": outcome.fault.code})
-                checks.drop_canary(self._database, topic, canary)
+                silence.drop_canary(self._database, topic, canary.outbox_id)
 
     def _doubt(self) -> None:
-        doubted = halves.doubt(self._database)
-        if doubted:
-            self.counts.doubted += doubted
-            log.error("outbox.in_doubt", extra={"rows": doubted})
         now = self._clock.monotonic()
-        if self._tended_at is None or now - self._tended_at > _FORGET_EVERY_S:
-            self._tended_at = now
-            checks.forget_checkers(self._database)
+        if self._doubted_at is None or now - self._doubted_at > _DOUBT_EVERY_S:
+            self._doubted_at = now
+            doubted = halves.doubt(self._database)
+            if doubted:
+                self.counts.doubted += doubted
+                log.error("outbox.in_doubt", extra={"rows": doubted})
+        if self._forgot_at is None or now - self._forgot_at > _FORGET_EVERY_S:
+            self._forgot_at = now
+            polls.forget_checkers(self._database)

@@ -27,6 +27,7 @@ __all__ = [
 CANARY = "outbox_canary"
 # The broker offers a half message again after about ten seconds; within these a Date can be believed.
 _NEXT_OFFER_S = (-2.0, 120.0)
+_OFFERED_EVERY_S = 10.0
 _OLDEST_S = 2 * 86_400.0
 
 Reason = Literal[
@@ -77,7 +78,8 @@ class Offer:
         origin: of the database that posted it; empty where it has none.
         canary: whether it is one.
         check_s: its own transaction check time; None where it does not say.
-        age_s: by the broker's clock alone; None where that cannot be believed.
+        age_s: at least so old, by the broker's clock alone; None where that cannot be believed.
+        oldest_s: at most so old.
     """
 
     message_id: str
@@ -87,11 +89,20 @@ class Offer:
     canary: bool
     check_s: int | None
     age_s: float | None
+    oldest_s: float | None
     destination: str
     topic: str
     tag: str
     body: str = field(repr=False)
     properties: Mapping[str, str] = field(repr=False)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it may be offered before its check time has passed: then it says nothing of how others are."""
+        if self.age_s is None or self.check_s is None:
+            return True
+        # A Date has whole seconds.
+        return self.age_s < self.check_s - half_margin_s(self.check_s)
 
 
 def offer_of(half: Half, destination: str, topic: str) -> Offer:
@@ -99,6 +110,7 @@ def offer_of(half: Half, destination: str, topic: str) -> Offer:
     properties = _read_properties(half.properties)
     replay = properties.get("outbox_replay", "")
     check_s = properties.get("__TransCheckT", "")
+    youngest_s, oldest_s = _ages_s(half)
     return Offer(
         message_id=half.message_id,
         outbox_id=properties.get("outbox_id", ""),
@@ -106,7 +118,8 @@ def offer_of(half: Half, destination: str, topic: str) -> Offer:
         origin=properties.get("outbox_origin", ""),
         canary=CANARY in properties,
         check_s=int(check_s) if _is_number(check_s) else None,
-        age_s=_age_s(half),
+        age_s=youngest_s,
+        oldest_s=oldest_s,
         destination=destination,
         topic=topic,
         tag=half.tag,
@@ -184,12 +197,18 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 10  # noqa: PLR2004 - digits of a column
 
 
-def _age_s(half: Half) -> float | None:
-    """By the broker's clock: the answer's Date, as long as the time of the next offer bears it out."""
+def _ages_s(half: Half) -> tuple[float | None, float | None]:
+    """Between what its age is, by the broker's clock: as the answer's Date says, and as the next offer's time does.
+
+    The two may differ: something on the way may have written the Date, or kept the answer. Of an offer that may be too
+    early the lower one counts, of a day that may be over the higher one; where they are far apart, neither.
+    """
     if half.answered_at_s is None:
-        return None
+        return None, None
     shortest, longest = _NEXT_OFFER_S
     if not shortest <= half.offered_again_at_s - half.answered_at_s <= longest:
-        return None
-    age_s = half.answered_at_s - half.published_at_s
-    return age_s if -_NEXT_OFFER_S[1] <= age_s <= _OLDEST_S else None
+        return None, None
+    youngest_s = min(half.answered_at_s, half.offered_again_at_s - _OFFERED_EVERY_S) - half.published_at_s
+    oldest_s = max(half.answered_at_s, half.offered_again_at_s) - half.published_at_s
+    is_believable = -longest <= youngest_s and oldest_s <= _OLDEST_S
+    return (youngest_s, oldest_s) if is_believable else (None, None)

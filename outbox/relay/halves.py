@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 
 from outbox.relay.chains import Chain
@@ -37,9 +38,12 @@ class InHand:
         """Whether there is time left: from then on a checker may commit it with another handle."""
         return now - self.posted_at < self.check_s - half_margin_s(self.check_s)
 
-    def election(self, now: float) -> Election:
-        """What is put to the database."""
-        return Election(self.row.id, self.row.replays, self.message_id, now - self.posted_at)
+    def election(self, lease_s: float) -> Election:
+        """What is put to the database: posted no earlier than the row was claimed, and elected within its lease."""
+        row = self.row
+        return Election(
+            row.id, row.replays, self.message_id, row.claimed_at, row.claimed_at + timedelta(seconds=lease_s)
+        )
 
     def committed(self) -> Committed:
         """What a 204 proves."""

@@ -98,8 +98,8 @@ class Marker:
         standings: dict[str, Standing] = {}
 
         def ask() -> None:
-            now = self._clock.monotonic()
-            standings.update(halves.elect(self._database, [one.election(now) for one in candidates]))
+            elections = [one.election(self._lease_s) for one in candidates]
+            standings.update(halves.elect(self._database, elections))
 
         if candidates:
             soonest = min(one.posted_at + one.check_s for one in candidates)

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -40,6 +40,7 @@ __all__ = [
     "MYSQL",
     "Changes",
     "Marked",
+    "as_mark",
     "by_due",
     "by_id",
     "by_ordering_key",
@@ -220,13 +221,20 @@ _MARK_COLUMNS: dict[str, Any] = {
     "token": String(36),
     "message_id": exact(MESSAGE_ID_CHARACTERS),
     "replays": BigInteger(),
-    "age_s": Double(),
+    "posted_at": Instant(),
+    "until": Instant(),
     "delay_s": Double(),
     "charge": SmallInteger(),
     "unknown": SmallInteger(),
     "code": String(64),
     "text": String(512),
 }
+
+
+def as_mark(dialect: str, instant: datetime) -> str:
+    """An instant as it stands in the parameter ``marks``, see `Marked`."""
+    utc = instant.astimezone(UTC)
+    return utc.isoformat() if dialect == "postgresql" else f"{utc:%Y-%m-%d %H:%M:%S.%f}"
 
 
 class _MarkRows(FunctionElement[Any]):

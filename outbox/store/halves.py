@@ -2,12 +2,14 @@
 
 A row is undecided while it is ``pending`` and its ``message_id`` is null. `elect` decides it, once for each replay, for
 whichever MessageId comes first; every other verb that leaves ``pending`` decides it for none. No lease is asked for: a
-sender that lost its lease may still win, and nothing is lost when it does not.
+sender that lost its lease may still win, and nothing is lost when it does not. But who was stopped for longer than he
+said beforehand elects nothing: his half message may be about to end its day, or have done so.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -17,7 +19,7 @@ from sqlalchemy import Select, Update, bindparam, case, func, select, update
 from outbox.states import State
 from outbox.store.conditions import state_is
 from outbox.store.database import Database
-from outbox.store.dialects import MESSAGE_ID_CHARACTERS, by_id, has_id, marked
+from outbox.store.dialects import MESSAGE_ID_CHARACTERS, as_mark, by_id, has_id, marked
 from outbox.table import db_after, db_now, messages
 
 __all__ = [
@@ -47,13 +49,16 @@ class Election:
         id: the row's.
         replays: the row's, when the half message was posted.
         message_id: the half message's.
-        age_s: seconds since it was posted.
+        posted_at: when it was posted, or somewhat earlier; by the database's clock, as that was read before the request
+            which brought the half message.
+        until: it is elected until then, by the same clock: however long its holder was stopped, it is not too late.
     """
 
     id: int
     replays: int
     message_id: str
-    age_s: float
+    posted_at: datetime
+    until: datetime
 
 
 class Standing(Enum):
@@ -118,11 +123,13 @@ def elect(database: Database, elections: Sequence[Election]) -> dict[str, Standi
     """
 
     def work(connection: Any) -> dict[str, Standing]:
+        dialect = connection.dialect.name
         rows = [
-            {"id": one.id, "replays": one.replays, "message_id": one.message_id, "age_s": -max(one.age_s, 0.0)}
+            {"id": one.id, "replays": one.replays, "message_id": one.message_id}
+            | {name: as_mark(dialect, getattr(one, name)) for name in ("posted_at", "until")}
             for one in elections
         ]
-        connection.execute(_elected(connection.dialect.name), {"marks": json.dumps(rows)})
+        connection.execute(_elected(dialect), {"marks": json.dumps(rows)})
         return _standings(connection, elections)
 
     return database.run(work) if elections else {}
@@ -149,7 +156,10 @@ def doubt(database: Database) -> int:
         DatabaseError: see `Database.run`.
     """
     is_over = messages.c.posted_at <= db_after(-DAY_S)
-    doubted = update(messages).where(state_is(messages, State.COMMITTING), is_over).values(state=State.IN_DOUBT.value)
+    waits = (state_is(messages, State.COMMITTING), is_over)
+    if database.read(lambda connection: connection.scalar(select(messages.c.id).where(*waits).limit(1))) is None:
+        return 0
+    doubted = update(messages).where(*waits).values(state=State.IN_DOUBT.value)
     return int(database.run(lambda connection: connection.execute(doubted).rowcount))
 
 
@@ -192,13 +202,14 @@ def _elected(dialect: str) -> Update:
     these = marked(dialect)
     rows, given = these.rows, these.given
     undecided = (state_is(rows, State.PENDING), rows.c.message_id.is_(None), rows.c.replays == given["replays"])
+    is_in_time = db_now() <= given["until"]
     return (
         update(rows)
-        .where(these.condition, *undecided, rows.c.transaction_check_s.is_not(None))
+        .where(these.condition, *undecided, is_in_time, rows.c.transaction_check_s.is_not(None))
         .values(
             state=State.COMMITTING.value,
             message_id=given["message_id"],
-            posted_at=db_after(given["age_s"]),
+            posted_at=given["posted_at"],
             heard_at=db_now(),
             attempts=rows.c.attempts + 1,
             lease_until=None,

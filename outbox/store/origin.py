@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, delete, select, text, update
 
 from outbox.errors import ConfigError
 from outbox.settings import Destination
@@ -80,7 +80,8 @@ def quarantine(database: Database, environment: str, *, by: str, reason: str) ->
         _locked(connection, environment)
         fresh = {"origin": str(uuid4()), "environment": environment, "bindings": "{}"}
         connection.execute(update(meta).values(fresh))
-        connection.execute(update(checks).values(canary_outbox_id=None, canary_posted_at=None, canary_offered_at=None))
+        # What was posted has the old origin: there is nothing left to ask for, nor to prove.
+        connection.execute(delete(checks))
         unsure = (state_is(messages, *sorted(sources("quarantine"))), messages.c.transaction_check_s.is_not(None))
         names = ("id", "outbox_id", "destination", "topic", "keys")
         query = select(*(messages.c[name] for name in names)).where(*unsure).order_by(messages.c.id).with_for_update()

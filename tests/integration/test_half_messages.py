@@ -1,5 +1,8 @@
 """Half messages end to end: the real relay and the real checker, against an emulator whose time is moved along."""
 
+import time
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select, update
 
@@ -7,6 +10,7 @@ from outbox import Message
 from outbox.half import CheckConfig
 from outbox.settings import Settings
 from outbox.store import operate, origin
+from outbox.store.silence import Pace
 from outbox.table import checks, messages
 from outbox.wiring import Runtime
 from tests.relaying import Once
@@ -14,7 +18,7 @@ from tests.rows import ago
 
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"])
 
-SHORT = CheckConfig(request_deadline_s=1.0, canary_check_s=10, quiet_s=0.0, canary_lost_s=30.0)
+SHORT = CheckConfig(request_deadline_s=1.0, pace=Pace(check_s=10, quiet_s=0.0, lost_s=20.0, rest_s=0.0))
 HOSTILE = {"fault": "hostile"}
 
 
@@ -167,6 +171,41 @@ def test_lost_post_is_adopted_by_the_checker(stage):
     assert (1, 1) == (old.adopted, old.committed)
     assert ("sent", "answer") == stage.state(row_id)
     assert [1] == stage.visible()
+
+
+def test_relay_that_was_stopped_after_its_post_elects_nothing(stage, monkeypatch):
+    """By the database's clock its lease is over, whatever its own says: a checker decides, by the broker's clock."""
+    row_id = stage.order()
+    runtime = stage.another(lease_s=3.0)
+    client = runtime.publishers["default"]
+    post_half = client.post_half
+
+    def stopped(*arguments, **named):
+        outcome = post_half(*arguments, **named)
+        time.sleep(3.1)
+        return outcome
+
+    monkeypatch.setattr(client, "post_half", stopped)
+    counts = stage.relay(runtime)
+    left = stage.row(row_id)
+    checked = stage.check(after_s=12)
+
+    assert (0, 1) == (counts.sent, counts.unsettled)
+    assert ("pending", None) == (left.state, left.message_id)
+    assert (1, 1) == (checked.adopted, checked.committed)
+    assert ("sent", "answer") == stage.state(row_id)
+    assert [1] == stage.visible()
+
+
+def test_relay_says_when_a_half_message_was_posted_at_the_latest(stage):
+    """Posted_at is when its row was claimed, by the database's clock: the end of its day cannot come too late."""
+    row_id = stage.order()
+    before = ago(0)
+    stage.relay()
+    row = stage.row(row_id)
+
+    assert before - timedelta(seconds=1) < row.posted_at <= row.heard_at
+    assert row.posted_at <= row.sent_at
 
 
 def test_two_half_messages_of_a_row_have_one_winner(stage):
@@ -399,11 +438,16 @@ def test_half_message_of_another_origin_is_left(stage):
     stage.relay()
     stage.faults()
     origin.quarantine(stage.runtime.database, "default", by="me", reason="restored")
-    checked = stage.check(after_s=12, runtime=stage.another())
+    restored = stage.another()
+    nothing = stage.check(after_s=12, runtime=restored)
+    stage.order()
+    stage.relay(restored)
+    checked = stage.check(after_s=12, runtime=restored)
 
+    assert (0, 0) == (nothing.polls, nothing.canaries)
     assert {"foreign": 1} == checked.alarms
     assert ("in_doubt", None) == stage.state(row_id)
-    assert [0] == stage.visible()
+    assert [0, 1] == stage.visible()
 
 
 def test_half_message_that_is_not_the_rows_is_left(stage):

@@ -21,9 +21,11 @@ import os, signal, sys
 from outbox.half import CheckConfig
 from outbox.relay import Forever
 from outbox.settings import Settings
+from outbox.store.silence import Pace
 from outbox.wiring import Runtime
 
-SHORT = CheckConfig(request_deadline_s=1.0, canary_check_s=10, quiet_s=3.0, canary_lost_s=20.0, idle_s=0.2)
+PACE = Pace(check_s=10, quiet_s=3.0, lost_s=10.0, rest_s=1.0, longest_rest_s=4.0)
+SHORT = CheckConfig(request_deadline_s=1.0, pace=PACE, idle_s=0.2)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     pid = os.fork()

@@ -32,12 +32,13 @@ from outbox.states import State
 from outbox.store import operate, pauses
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
+from outbox.store.silence import Pace
 from outbox.wiring import Runtime
 from tests.reliability.sim_broker import KEYS, SimBroker, SimTransport
-from tests.reliability.sim_chaos import Chaos
+from tests.reliability.sim_chaos import PROFILES, Chaos
 from tests.reliability.sim_clock import SimClock
 from tests.reliability.sim_database import SimDatabase
-from tests.reliability.sim_judge import violations
+from tests.reliability.sim_judge import Witness, violations
 from tests.virtual_clock import Deadlock
 
 __all__ = ["Schedule", "Story", "simulate", "simulator"]
@@ -89,6 +90,7 @@ class Story:
     rows: Counter[str] = field(default_factory=Counter)
     log: list[str] | None = None
     virtual_s: float = 0.0
+    settled: Counter[str] = field(default_factory=Counter)
 
 
 class Schedule:
@@ -126,20 +128,26 @@ class Schedule:
             keep_sent=choose.random() < 0.85,
         )
         self.clock = SimClock(seed)
+        profile = choose.choice(PROFILES) if halves else {}
         self.chaos = Chaos(f"chaos {seed}", self.clock, lease_s, crashable=_is_mortal, on_crash=self._bury, log=log)
+        self.chaos.rates |= profile
         self.broker = SimBroker(self.chaos, hostile=choose.random() < 0.5, halves=halves)
         self.check_s = choose.choice((10, 10, 10, 12, 30, 60, 300)) if halves else None
         self.chaos.check_s = self.check_s or 0.0
         self.check_config = CheckConfig(
-            request_deadline_s=lease_s / 3, canary_check_s=choose.choice((10, 60)), idle_s=choose.choice((4.0, 12.0))
+            request_deadline_s=lease_s / 3,
+            pace=Pace(check_s=choose.choice((10, 60)), rest_s=choose.choice((2.0, 30.0)), longest_rest_s=120.0),
+            idle_s=choose.choice((4.0, 12.0)),
         )
         self.dark_s = choose.choice((0.0,) * 16 + (120.0, 3600.0, _DAYS_S)) if halves else 0.0
         self.is_dark = False
         self.mends, self.purges = choose.random() < 0.5, halves and choose.random() < 0.3
+        self.suspends = choose.random() < 0.5
+        self.witness = Witness(self.broker)
 
     def run(self) -> Story:
         """Let it happen, and judge it."""
-        self.database.enter(self.chaos, self.clock.wall)
+        self.database.enter(self.chaos, self.clock.wall, self.witness.see if self.halves else lambda _change: None)
         story = Story(self.seed, log=self.chaos.log)
         try:
             with self.clock:
@@ -152,11 +160,13 @@ class Schedule:
                 if not self._rests():
                     story.violations += [f"not at rest: {self._unrest()} {self.broker.open_halves()}"]
                 self.operating = False
+            story.violations += self.witness.violations()
             story.violations += violations(self.database, self.broker, self.rolled_back)
         except Deadlock as error:
             story.violations.append(f"deadlock: {error}")
         story.violations += [f"broke: {error!r}" for error in self.clock.broke]
         story.faults, story.virtual_s = self.chaos.happened, self.clock.now
+        story.settled = self.witness.settled
         story.rows = Counter(row["state"] for row in self.database.raw.execute("SELECT state FROM outbox_messages"))
         self.database.leave()
         return story
@@ -185,11 +195,10 @@ class Schedule:
         self.clock.start("supervisor", name, rise)
 
     def _start(self, name: str) -> None:
-        runtime = Runtime(self.settings, self.clock)
+        clock = self.clock.of(name, stops=self.suspends)
+        runtime = Runtime(self.settings, clock)
         runtime.__dict__["database"] = self._database()
-        client = Client(
-            self.settings.destination("default"), SimTransport(self.broker), self.clock.wall, self.clock.monotonic
-        )
+        client = Client(self.settings.destination("default"), SimTransport(self.broker), clock.wall, clock.monotonic)
         runtime.__dict__["publishers"] = {"default": client}
         if name.startswith("relay"):
             relay = self.living[name] = runtime.relay()
@@ -208,9 +217,12 @@ class Schedule:
         self._bury(name)
 
     def _darken(self) -> None:
-        """Kill every process, and let hours or days go by."""
+        """Stop every process, for good or until hours or days have gone by."""
         self.is_dark = True
         for name in sorted(self.living):
+            if self.choose.random() < 0.4:
+                self.clock.freeze(name, self.dark_s)
+                continue
             self.clock.kill(name)
             self._bury(name)
         self.clock.sleep(self.dark_s)
@@ -283,7 +295,8 @@ class Schedule:
 
     def _mend(self, database: Database) -> None:
         """Decide what must be decided: a failed head blocks its key until somebody does. Half messages have no keys."""
-        for number in range(2):
+        paused = self.database.raw.execute("SELECT 1 FROM outbox_pauses").fetchone()
+        for number in range(2 if paused else 0):
             pauses.resume(database, Lane("default", f"topic-{number}"), by="operator", reason="simulated")
         if not self.halves or self.mends:
             self._act(database, self.choose.choice(("replay", "discard")), State.FAILED)
@@ -353,15 +366,16 @@ def _tell(database: SimDatabase, given: argparse.Namespace) -> int:
 
 def _look_through(database: SimDatabase, given: argparse.Namespace) -> int:
     began, broken = time.process_time(), 0
-    faults, rows = Counter[str](), Counter[str]()
+    faults, rows, settled = Counter[str](), Counter[str](), Counter[str]()
     for seed in range(given.first, given.first + given.count):
         story = simulate(database, seed, halves=given.halves)
-        faults, rows = faults + story.faults, rows + story.rows
+        faults, rows, settled = faults + story.faults, rows + story.rows, settled + story.settled
         if story.violations:
             broken += 1
             _say(f"seed {seed}: {story.violations[:3]}")
     rate = given.count / (time.process_time() - began)
-    _say(f"{given.count} schedules, {rate:.0f} a second of one core, {broken} broken; {dict(faults)} {dict(rows)}")
+    _say(f"{given.count} schedules, {rate:.0f} a second of one core, {broken} broken")
+    _say(*(str(dict(counted)) for counted in (faults, rows, settled)))
     return bool(broken)
 
 

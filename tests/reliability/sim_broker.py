@@ -1,5 +1,6 @@
 """The broker and the network inside the simulation: the emulator's own code, behind requests that may go astray."""
 
+import re
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
@@ -38,6 +39,9 @@ _QUIRKS = {
 }
 _QUIRKS_OF = {"POST": ("wrong_md5",), "GET": ("wrong_clock", "early_check", "empty"), "DELETE": ()}
 _POLL_EVERY_S = 1.0
+# Seconds by which a Date is wrong: so little that it may be believed, or so much that nobody would.
+_SKEWS = (-100.0, -30.0, -5.0, 5.0, 11.0, 60.0, 3600.0)
+_MESSAGE_ID = re.compile(rb"<MessageId>([0-9A-F]+)<")
 
 
 class SimBroker:
@@ -51,6 +55,7 @@ class SimBroker:
     Attributes:
         on_its_way: requests that have not arrived yet, or whose answers have not.
         twins: of half messages whose POST was doubled, MessageId by MessageId.
+        unheard: MessageIds that were offered in polls which arrived when nobody waited for them any more.
     """
 
     #: The one of the schedule at hand.
@@ -63,6 +68,7 @@ class SimBroker:
         self.on_its_way = 0
         self.quirks: tuple[str, ...] = ("hostile",) if hostile else ()
         self.twins: dict[str, str] = {}
+        self.unheard: set[str] = set()
         clock = BrokerClock(chaos.clock.wall)
         self.clock = clock
         self.faults = Faults()
@@ -89,6 +95,7 @@ class SimBroker:
 @dataclass
 class _Exchange:
     request: HttpRequest
+    sent_at: float
     answers: list[HttpAnswer | NoAnswer] = field(default_factory=list)
 
     def is_over(self) -> bool:
@@ -107,13 +114,15 @@ class SimTransport:
         chaos.pass_by(f"{request.method} {request.target}")
         if chaos.strikes("refused"):
             return NoAnswer(Fault("ConnectionRefused", "nobody listens", accepted=False))
-        exchange = _Exchange(request)
+        exchange = _Exchange(request, clock.now)
         self._broker.on_its_way += 1
         clock.start("network", "request", lambda: self._travel(exchange))
         clock.wait_until(exchange.is_over, request.deadline_s)
         answer = exchange.answers[0] if exchange.answers else _TIMEOUT
         if self._broker.halves and request.method == "POST" and chaos.strikes("frozen_after_post"):
             clock.freeze(clock.running.process, min(chaos.check_s, 60.0) * chaos.chance.uniform(0.9, 3.0))
+        if request.method == "GET" and self._broker.halves and chaos.strikes("frozen_after_check"):
+            clock.freeze(clock.running.process, chaos.chance.choice((3.0, 8.0, 20.0, 60.0)))
         chaos.pass_by("answered")
         return answer
 
@@ -132,6 +141,8 @@ class SimTransport:
                 clock.sleep(chaos.long())
             clock.step("arrive")
             answer = self._at_broker(exchange.request)
+            if exchange.request.method == "GET" and clock.now > exchange.sent_at + exchange.request.deadline_s:
+                broker.unheard |= {one.decode() for one in _MESSAGE_ID.findall(answer.body)}
             if broker.halves and exchange.request.method == "POST" and chaos.strikes("post_doubled"):
                 self._double(exchange.request)
             if chaos.log is not None:
@@ -148,6 +159,10 @@ class SimTransport:
         finally:
             broker.on_its_way -= 1
 
+    def _quirk(self, name: str) -> dict[str, Any]:
+        fault = _QUIRKS[name]
+        return fault | {"seconds": self._broker.chaos.chance.choice(_SKEWS)} if name == "wrong_clock" else fault
+
     def _double(self, request: HttpRequest) -> None:
         """Have the broker take a POST twice; neither the sender nor the broker knows."""
         before = len(self._broker.ledger())
@@ -162,7 +177,7 @@ class SimTransport:
         faults += [fault for name, fault in _AFTER.items() if chaos.strikes(name)]
         faults += [{"fault": name} for name in broker.quirks]
         if broker.halves:
-            faults += [_QUIRKS[name] for name in _QUIRKS_OF[request.method] if chaos.strikes(name)]
+            faults += [self._quirk(name) for name in _QUIRKS_OF[request.method] if chaos.strikes(name)]
         answer = broker.handle(request, faults)
         if isinstance(answer, Answer):
             return answer

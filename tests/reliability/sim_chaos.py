@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.reliability.sim_clock import SimClock
 
-__all__ = ["FAULTS", "HALF_FAULTS", "Chaos"]
+__all__ = ["FAULTS", "HALF_FAULTS", "PROFILES", "Chaos"]
 
 #: Each fault, and the highest chance of it at each opportunity; a schedule has some of them, at some rate below.
 FAULTS = {
@@ -35,6 +35,7 @@ FAULTS = {
 HALF_FAULTS = {
     "post_doubled": 0.20,
     "frozen_after_post": 0.10,
+    "frozen_after_check": 0.05,
     "wrong_md5": 0.08,
     "wrong_clock": 0.08,
     "early_check": 0.10,
@@ -42,6 +43,17 @@ HALF_FAULTS = {
     "commit_lost_before": 0.20,
     "commit_answer_lost": 0.30,
 }
+
+
+#: What some schedules of half messages have beside: much of what belongs together.
+PROFILES: tuple[dict[str, float], ...] = (
+    {},
+    {},
+    {"commit_lost_before": 0.3, "commit_answer_lost": 0.5},
+    {"commit_lost_before": 0.4, "commit_answer_lost": 0.3, "request_late": 0.2, "answer_lost": 0.2, "crash": 0.01},
+    {"commit_lost_before": 0.5, "early_check": 0.2, "wrong_clock": 0.3, "empty": 0.1},
+    {"frozen_after_post": 0.3, "frozen_after_check": 0.2, "commit_lost_before": 0.2, "early_check": 0.1},
+)
 
 
 @dataclass

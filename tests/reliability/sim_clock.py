@@ -4,9 +4,11 @@ A process may be frozen for a while, as by SIGSTOP or a pause of its virtual mac
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from outbox.clock import Clock
 from tests.virtual_clock import Killed, VirtualClock, _Task, _Thread
 
 __all__ = ["Killed", "SimClock"]
@@ -23,6 +25,7 @@ class SimClock(VirtualClock):
         super().__init__(seed)
         self.broke: list[BaseException] = []
         self._frozen: dict[str, float] = {}
+        self._suspended: dict[str, float] = {}
         self._greenlets: dict[_Thread, greenlet] = {self._main: getcurrent()}
 
     def start(self, process: str, name: str, run: Callable[[], object]) -> _Task:
@@ -47,6 +50,19 @@ class SimClock(VirtualClock):
     def freeze(self, process: str, seconds: float) -> None:
         """Let no thread of a process go on for so long; the running one stops where it waits next."""
         self._frozen[process] = self.now + seconds
+        self._suspended[process] = self._suspended.get(process, 0.0) + seconds
+
+    def of(self, process: str, *, stops: bool) -> Clock:
+        """The clock as a process sees it; ``stops``: it stands still while the process is frozen, machine and all."""
+        return _Stopping(self, process) if stops else self
+
+    def wait_until(self, can_go_on: Callable[[], bool], timeout: float | None = None) -> bool:
+        """As the base class; by no less than the clock can tell from nothing, or a waiter would wait for ever."""
+        return super().wait_until(can_go_on, timeout if timeout is None else max(timeout, 1e-6))
+
+    def suspended_s(self, process: str) -> float:
+        """For how long it has been frozen altogether."""
+        return self._suspended.get(process, 0.0)
 
     def _hand_over(self) -> _Thread:
         me, following = self.running, self._next()
@@ -83,3 +99,17 @@ class SimClock(VirtualClock):
         if thread.until is not None:
             return max(thread.until, frozen)
         return frozen if frozen > self.now else None
+
+
+class _Stopping:
+    """The clock of a process whose machine may be suspended."""
+
+    def __init__(self, clock: SimClock, process: str) -> None:
+        self._clock = clock
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic() - self._clock.suspended_s(self._process)

@@ -28,7 +28,7 @@ HISTORY = """
 CREATE TABLE sim_gone AS SELECT * FROM outbox_messages WHERE 0;
 CREATE TABLE sim_changes (
     outbox_id TEXT, replays INTEGER, old_state TEXT, new_state TEXT, old_message_id TEXT, new_message_id TEXT,
-    old_replays INTEGER, forced_by TEXT
+    old_replays INTEGER, confirmed_by TEXT
 );
 CREATE TRIGGER sim_delete AFTER DELETE ON outbox_messages WHEN (SELECT armed FROM sim_armed)
 BEGIN INSERT INTO sim_gone SELECT OLD.*; END;
@@ -36,7 +36,7 @@ CREATE TRIGGER sim_change AFTER UPDATE ON outbox_messages
 WHEN OLD.state <> NEW.state OR OLD.message_id IS NOT NEW.message_id OR OLD.replays <> NEW.replays
 BEGIN
     INSERT INTO sim_changes VALUES
-    (NEW.outbox_id, NEW.replays, OLD.state, NEW.state, OLD.message_id, NEW.message_id, OLD.replays, NULL);
+    (NEW.outbox_id, NEW.replays, OLD.state, NEW.state, OLD.message_id, NEW.message_id, OLD.replays, NEW.confirmed_by);
 END;
 """
 
@@ -64,6 +64,8 @@ class SimDatabase:
         self.chaos: Chaos | None = None
         self._now: Callable[[], float] = lambda: 0.0
         self._writer: Any = None
+        self._on_change: Callable[[Any], None] = lambda _change: None
+        self._judged = 0
         self.engine = self._build(path)
         upgrade(self.engine)
         self.raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -75,9 +77,12 @@ class SimDatabase:
         self.raw.executescript(HISTORY.replace("SELECT OLD.*", f"SELECT {columns}"))
         self._tables = [*(table.name for table in metadata.tables.values()), "sim_gone", "sim_changes"]
 
-    def enter(self, chaos: Chaos, now: Callable[[], float]) -> None:
-        """Begin a schedule, with empty tables."""
+    def enter(
+        self, chaos: Chaos, now: Callable[[], float], on_change: Callable[[Any], None] = lambda _change: None
+    ) -> None:
+        """Begin a schedule, with empty tables; ``on_change`` is told of each row's change at once when it is done."""
         self.leave()
+        self._on_change, self._judged = on_change, 0
         self._writer, self._now = None, now
         for statement in ("BEGIN", "UPDATE sim_armed SET armed = 0"):
             self.raw.execute(statement)
@@ -175,11 +180,17 @@ class SimDatabase:
             raise Lost("server closed the connection unexpectedly")
         self._commit(connection)
         self._release(raw)
+        self._tell()
         if chaos.log is not None:
             chaos.note("COMMIT")
         chaos.pass_by("committed")
         if chaos.strikes("commit_done_then_lost"):
             raise Lost("server closed the connection unexpectedly")
+
+    def _tell(self) -> None:
+        for change in self.raw.execute("SELECT rowid, * FROM sim_changes WHERE rowid > ?", (self._judged,)).fetchall():
+            self._judged = change["rowid"]
+            self._on_change(change)
 
     def _do_rollback(self, connection: Any) -> None:
         self._rollback(connection)

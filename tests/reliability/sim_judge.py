@@ -1,18 +1,64 @@
 """The promises held against the broker's ledger when a schedule has come to rest."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from outbox.states import TRANSITIONS
 from tests.reliability.sim_broker import SimBroker
 from tests.reliability.sim_database import SimDatabase
 
-__all__ = ["violations"]
+__all__ = ["Witness", "violations"]
 
 Row = Any
 Entries = dict[str, list[dict[str, Any]]]
 
 _ALLOWED = {(one.source.value, one.target.value) for one in TRANSITIONS}
+
+
+class Witness:
+    """Judges what is decided about half messages at the instant of the decision, and whether it holds.
+
+    Attributes:
+        settled: how often each decision was seen. One by silence that was wrong is excused only where the half message
+            was offered to a poll that arrived when nobody waited for it any more: such a poll is beyond all knowledge.
+    """
+
+    def __init__(self, broker: SimBroker) -> None:
+        self._broker = broker
+        self._wrong: list[str] = []
+        self._failed: set[tuple[str, int]] = set()
+        self.settled: Counter[str] = Counter()
+
+    def see(self, change: Row) -> None:
+        """A row has changed, and the change is committed."""
+        if change["old_state"] == change["new_state"] or change["replays"] != change["old_replays"]:
+            return
+        if change["new_state"] == "failed":
+            self.settled["failed"] += 1
+            self._failed.add((change["outbox_id"], change["replays"]))
+        elif change["confirmed_by"] == "silence" and change["new_state"] == "sent":
+            self._see_silence(change["new_message_id"])
+
+    def _see_silence(self, message_id: str) -> None:
+        if any(one["visible"] for one in self._broker.ledger() if one["message_id"] == message_id):
+            self.settled["silence"] += 1
+        elif message_id in self._broker.unheard:
+            self.settled["silence, and wrong, but excused"] += 1
+        else:
+            self._wrong.append(f"half {message_id} was settled by silence, and not committed")
+
+    def violations(self) -> list[str]:
+        """What was decided wrongly, or did not hold."""
+        late = [
+            f"half {one['message_id']} became visible, and its row had failed"
+            for one in self._broker.ledger()
+            if one["visible"] and (one["properties"].get("outbox_id"), _replay(one)) in self._failed
+        ]
+        return self._wrong + late
+
+
+def _replay(entry: dict[str, Any]) -> int:
+    return int(entry["properties"].get("outbox_replay", "0"))
 
 
 def violations(database: SimDatabase, broker: SimBroker, rolled_back: set[str]) -> list[str]:

@@ -15,7 +15,7 @@ from outbox.relay import board
 from outbox.relay.halves import HalfEnd, InHand
 from outbox.relay.marker import Marker
 from outbox.rocketmq.client import Client
-from outbox.store import checks, claim, halves, leases, operate, purge
+from outbox.store import claim, halves, leases, operate, purge, silence
 from outbox.store.database import Database
 from outbox.store.halves import Election, HalfRow, Standing
 from outbox.table import db_after, db_now, messages
@@ -90,7 +90,7 @@ def no_election(patch: pytest.MonkeyPatch) -> None:
         def work(connection: Connection) -> None:
             for one in elections:
                 here = (messages.c.id == one.id, messages.c.replays == one.replays, messages.c.state != "failed")
-                values = {"state": "committing", "message_id": one.message_id, "posted_at": db_after(-one.age_s)}
+                values = {"state": "committing", "message_id": one.message_id, "posted_at": one.posted_at}
                 free = {"lease_until": None, "lease_token": None, "heard_at": db_now()}
                 connection.execute(update(messages).where(*here).values(values | free))
 
@@ -200,7 +200,7 @@ def sent_without_proof(patch: pytest.MonkeyPatch) -> None:
 
 def no_settling(patch: pytest.MonkeyPatch) -> None:
     """A row whose commit was done and never answered waits until its day is over."""
-    patch.setattr(checks, "settle", lambda _database, _topic: 0)
+    patch.setattr(silence, "settle", lambda _database, _topic: 0)
 
 
 def silence_without_a_canary(patch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def silence_without_a_canary(patch: pytest.MonkeyPatch) -> None:
         done = update(messages).where(*silent).values(values)
         return database.run(lambda connection: connection.execute(done).rowcount)
 
-    patch.setattr(checks, "settle", settle)
+    patch.setattr(silence, "settle", settle)
     patch.setattr(purge, "HALF_MESSAGES_STAY_S", 0)
 
 

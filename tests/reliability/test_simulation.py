@@ -10,9 +10,9 @@ from tests.reliability.sim import simulate, simulator
 from tests.reliability.sim_chaos import FAULTS, HALF_FAULTS
 from tests.reliability.sim_naive import HALVES, NORMAL, switched
 
-_SHARDS = 4
-#: Of each kind.
-_SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "400"))
+_SHARDS = 8
+#: Half of them with normal and ordered messages, half with half messages.
+_SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "2000")) // 2
 #: Within so many each naive design must be caught.
 _ENOUGH = 2000
 
@@ -46,7 +46,7 @@ def _broken(database, shard, *, halves):
     return {story.seed: story.violations for story in stories if story.violations}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + _SCHEDULES)
 @pytest.mark.parametrize("shard", range(_SHARDS))
 def test_simulate_keeps_every_promise_for_normal_messages(database, shard):
     """Nothing lost, nothing sent that is not, no duplicate uncounted, every key in order, no row stuck."""
@@ -55,7 +55,7 @@ def test_simulate_keeps_every_promise_for_normal_messages(database, shard):
     assert {} == broken, "replay one with: python -m tests.reliability.sim SEED"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + _SCHEDULES)
 @pytest.mark.parametrize("shard", range(_SHARDS))
 def test_simulate_keeps_every_promise_for_half_messages(database, shard):
     """At most one MessageId is committed for each row and replay; sent means committed, failed means it never is."""

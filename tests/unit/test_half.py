@@ -206,3 +206,34 @@ def test_offer_never_shows_its_handle_or_body():
 
     assert "secret" not in shown
     assert "'handle'" not in shown
+
+
+@pytest.mark.parametrize(("age_s", "is_early"), [(54.0, True), (55.5, False), (60.0, False), (600.0, False)])
+def test_offer_is_early_before_its_check_time(age_s, is_early):
+    """By more than a Date's rounding."""
+    assert is_early is offer(age_s).is_early
+
+
+@pytest.mark.parametrize("over", [{"answered_at_s": None}, {"properties": "outbox_id:row-1|"}])
+def test_offer_whose_age_is_unknown_may_be_early(over):
+    """What cannot be dated proves nothing."""
+    assert offer(600.0, **over).is_early
+
+
+@pytest.mark.parametrize(("ahead_s", "youngest_s", "oldest_s"), [(0, 66, 76), (11, 66, 77), (-100, -34, 76)])
+def test_offer_is_of_an_age_between_two(ahead_s, youngest_s, oldest_s):
+    """A Date that is wrong makes it neither older, where it may be early, nor younger, where its day may be over."""
+    skewed = offer(66.0, answered_at_s=1066.0 + ahead_s)
+
+    assert (youngest_s, oldest_s) == (skewed.age_s, skewed.oldest_s)
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "decision"), [(11.9, Leave("young")), (0, Leave("young")), (12.1, Leave("undated"))]
+)
+def test_decide_is_not_hurried_by_a_date_that_is_fast(ahead_s, decision):
+    """A half message that was offered at once seems as old as the Date is ahead: its sender is still at it."""
+    young = offer(1.0, answered_at_s=1001.0 + ahead_s, properties=HALF_PROPERTIES.replace("60", "10"))
+    row = replace(ROW, properties=ROW_PROPERTIES.replace("60", "10"), transaction_check_s=10)
+
+    assert decision == decide(row, young, ORIGIN)
