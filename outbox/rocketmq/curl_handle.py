@@ -71,7 +71,8 @@ _AFTER: Mapping[int, tuple[str, str]] = {
     _TOO_LARGE: ("UnreadableAnswer", "its head is too large"),
     pycurl.E_BAD_CONTENT_ENCODING: ("UnreadableAnswer", "its encoding is broken"),
 }
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*\r?\n", re.DOTALL)
+_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\n]*?)[ \t]*\r?\n", re.MULTILINE)
+_FOLD = re.compile(r"\r?\n[ \t]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -334,16 +335,9 @@ class _Headers(Mapping[str, str]):
 
 def _headers(lines: list[bytes]) -> _Headers | None:
     """The headers; None where a line is none. One that begins with white space goes on with the line before."""
-    pairs: list[tuple[str, str]] = []
-    for line in lines:
-        if line[:1] in {b" ", b"\t"} and pairs:
-            name, value = pairs[-1]
-            pairs[-1] = name, f"{value} {line.decode('latin-1').strip()}"
-        elif (found := _HEADER.fullmatch(line)) is not None:
-            pairs.append((found[1].decode(), found[2].decode("latin-1")))
-        else:
-            return None
-    return _Headers(pairs)
+    text = _FOLD.sub(" ", b"".join(lines).decode("latin-1"))
+    pairs = _HEADER.findall(text)
+    return _Headers(pairs) if len(pairs) == text.count("\n") else None
 
 
 def _nobody(_answer: HttpAnswer | NoAnswer) -> None:
