@@ -26,7 +26,7 @@ NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-f
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test cuts fuzz torture screenshots check format lock clean
+.PHONY: help demo bench test cuts fuzz torture screenshots check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,11 @@ fuzz: .venv/dev ## Fuzz MESSAGES=200000 and ANSWERS=5000000 (some eight minutes 
 torture: .venv/dev ## Simulate SCHEDULES=1000000 schedules, and kill KILLS=300 processes a database (hours)
 	@SIMULATED_SCHEDULES=$(SCHEDULES) OUTBOX_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest -n logical --dist worksteal \
 		tests/reliability/test_simulation.py tests/reliability/test_half_kills.py
+
+bench: .venv/dev ## Measure the relay with each engine against the SDK's loop and wrk (ten minutes; QUICK=1 for two)
+	@command -v nginx >/dev/null && command -v wrk >/dev/null || { apt-get update -qq && apt-get install -qq -y nginx-light wrk; } \
+		|| echo "Without nginx and wrk (apt-get install nginx-light wrk) the limit of this machine is not measured"
+	@PYTHONPATH=. $(BIN)/python benchmarks/relay.py $(if $(QUICK),--quick)
 
 screenshots: .venv/dev ## Take the pictures of the operators' pages in docs/images again (needs Chromium)
 	@PYTHONPATH=. $(BIN)/python docs/screenshots.py

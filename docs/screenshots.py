@@ -9,6 +9,8 @@ import random
 import secrets
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ from typing import Any
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from playwright.sync_api import Browser
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, create_engine, insert, update
 
-from outbox import admin
+from outbox import admin, prepare_sqlite
 from outbox.flask import Outbox
 from outbox.migrate import upgrade
 from outbox.store import pauses
@@ -26,6 +28,7 @@ from outbox.store.database import Database
 from outbox.store.lanes import Lane
 from outbox.table import attempts, audit, messages, outbox_ids_from
 from tests.browsers import chromium, served
+from tests.django_projects import admin_project, migrated_project, set_up
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -172,9 +175,55 @@ def take(browser: Browser, url: str, shape: str, directory: Path) -> None:
     page.context.close()
 
 
+def take_in_django(browser: Browser, url: str, session: str, shape: str, directory: Path) -> None:
+    """The pages that look different in Django's admin."""
+    context = browser.new_context(**SHAPES[shape])
+    context.add_cookies([{"name": "sessionid", "value": session, "url": url}])
+    page = context.new_page()
+    for name, path in {"messages": "?state=failed", "overview": "overview/", "failed": "failed/"}.items():
+        page.goto(f"{url}/admin/outbox/outboxmessage/{path}")
+        page.screenshot(path=directory / f"django-{name}-{shape}.png", full_page=name != "messages")
+    page.get_by_role("button", name="Replay all").first.click()
+    page.get_by_label("Reason").wait_for()
+    page.screenshot(path=directory / f"django-confirm-{shape}.png", full_page=True)
+    page.goto(f"{url}/admin/outbox/outboxmessage/?state=failed&topic=invoices")
+    page.locator(".ob-table td a").first.click()
+    page.screenshot(path=directory / f"django-message-{shape}.png", full_page=True)
+    context.close()
+
+
+@contextmanager
+def django_shop(directory: Path) -> Iterator[tuple[str, str]]:
+    """The made-up shop on Django, and a session of somebody who may do everything."""
+    set_up()
+    from django.contrib.auth.models import User  # noqa: PLC0415 - Django must be set up first
+    from django.contrib.staticfiles.handlers import StaticFilesHandler  # noqa: PLC0415 - likewise
+    from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - likewise
+    from django.test import Client, override_settings  # noqa: PLC0415 - likewise
+
+    with (
+        admin_project(directory, migrated_project(directory)) as database,
+        override_settings(ALLOWED_HOSTS=["127.0.0.1"]),
+    ):
+        engine = create_engine(database)
+        prepare_sqlite(engine)
+        now = datetime.now(UTC)
+        with engine.begin() as connection:
+            write_hour(connection, now)
+        act(Database(engine), now)
+        engine.dispose()
+        client = Client()
+        client.force_login(User.objects.create(username="ben", is_staff=True, is_superuser=True))
+        with served(StaticFilesHandler(WSGIHandler())) as url:
+            yield url, client.cookies["sessionid"].value
+
+
 def main(directory: Path) -> None:
     """Take all pictures into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as place, django_shop(Path(place)) as (url, session), chromium() as browser:
+        for shape in SHAPES:
+            take_in_django(browser, url, session, shape, directory)
     with tempfile.TemporaryDirectory() as place, served(make_shop(Path(place))) as url, chromium() as browser:
         for shape in SHAPES:
             take(browser, f"{url}/outbox", shape, directory)

@@ -11,6 +11,8 @@ options = {
     "version_table": VERSION_TABLE,
     "version_table_schema": given["schema"],
 }
+if "transactional_ddl" in given:
+    options["transactional_ddl"] = given["transactional_ddl"]
 if context.is_offline_mode():
     context.configure(dialect_name=given["dialect"], dialect_opts=given["dialect_opts"], literal_binds=True, **options)
 else:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
-__all__ = ["after_commit", "call_after_commit"]
+__all__ = ["after_commit", "call_after_commit", "call_hooks"]
 
 log = logging.getLogger("outbox")
 
@@ -51,7 +51,8 @@ def call_after_commit(target: Session | Connection, connection: Connection) -> N
         _levels.setdefault(connection, [False])[-1] = True
 
 
-def _call_hooks() -> None:
+def call_hooks() -> None:
+    """Call every hook now, as after a commit; none of them can fail the caller."""
     for hook in _hooks:
         try:
             hook()
@@ -74,7 +75,7 @@ def _on_session_commit(session: Session) -> None:
     transaction = _innermost(session)
     if transaction in _waiting:
         if transaction.parent is None:
-            _call_hooks()
+            call_hooks()
         else:
             _waiting.add(transaction.parent)
 
@@ -103,7 +104,7 @@ def _on_rollback_savepoint(connection: Connection, _name: str, _context: None) -
 
 def _on_connection_commit(connection: Connection) -> None:
     if any(_levels.pop(connection, ())):
-        _call_hooks()
+        call_hooks()
 
 
 def _on_connection_rollback(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Dialect, Engine, inspect, text
 from sqlalchemy.schema import CreateSchema, SchemaItem
 
 from outbox.errors import DatabaseError
@@ -23,7 +23,7 @@ from outbox.store.database import Database
 from outbox.store.engine import make_file
 from outbox.table import MYSQL, metadata
 
-__all__ = ["VERSION_TABLE", "current", "downgrade", "head", "include_object", "sql", "upgrade"]
+__all__ = ["VERSION_TABLE", "current", "downgrade", "head", "include_object", "sql", "statements", "upgrade"]
 
 #: Not Alembic's usual name: the application may have migrations of its own in the same database.
 VERSION_TABLE = "outbox_alembic_version"
@@ -102,6 +102,41 @@ def sql(engine: Engine) -> str:
     with _ONE_AT_A_TIME:
         command.upgrade(config, "head", sql=True)
     return out.getvalue()
+
+
+def statements(dialect: Dialect, revisions: str) -> list[str]:
+    """The statements, and no transaction around them, for a host that runs migrations of its own.
+
+    Args:
+        dialect: of the database, which knows MariaDB from MySQL.
+        revisions: from which to which, as ``"base:0001"``, or back, as ``"0001:base"``.
+    """
+    out = _Statements()
+    config = _config(None, out)
+    options = {"is_mariadb": getattr(dialect, "is_mariadb", None)} if dialect.name in MYSQL else {}
+    config.attributes |= {
+        "dialect": dialect.name,
+        "dialect_opts": {"paramstyle": "named"} | options,
+        "transactional_ddl": False,
+    }
+    back = revisions.endswith(":base")
+    with _ONE_AT_A_TIME:
+        (command.downgrade if back else command.upgrade)(config, revisions, sql=True)
+    return out.found
+
+
+class _Statements(StringIO):
+    """What Alembic prints, statement by statement: it writes each in one piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def write(self, text: str, /) -> int:
+        statement = text.strip().removesuffix(";")
+        if statement and not statement.startswith("--"):
+            self.found.append(statement)
+        return len(text)
 
 
 def include_object(

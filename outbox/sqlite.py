@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, event
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["BEGIN", "is_prepared", "prepare_sqlite"]
+__all__ = ["BEGIN", "declare_prepared", "is_prepared", "prepare_sqlite"]
 
 #: Name of a connection's execution option: the statement that begins its transactions; ``"BEGIN"`` where not given.
 BEGIN = "outbox_sqlite_begin"
@@ -40,6 +40,11 @@ def prepare_sqlite(engine: "Engine | AsyncEngine") -> None:
 def is_prepared(connection: Connection) -> bool:
     """Whether `prepare_sqlite` has seen to this connection."""
     return _PREPARED in connection.info
+
+
+def declare_prepared(record: Any) -> None:
+    """Have a pool's connection left as it is, in whose transactions somebody else sees to all this."""
+    record.info[_PREPARED] = True
 
 
 def _prepare(driver_connection: Any, record: Any, _proxy: Any) -> None:

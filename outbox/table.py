@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects import mysql
@@ -122,9 +123,10 @@ def _compile_now_mysql(_element: db_now, _compiler: SQLCompiler, **_: Any) -> st
 
 
 @compiles(db_now, "sqlite")
-def _compile_now_sqlite(_element: db_now, _compiler: SQLCompiler, **_: Any) -> str:
-    # SQLite's clock has milliseconds; six digits keep every stored instant comparable as text.
-    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+def _compile_now_sqlite(_element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
+    # SQLite's clock has milliseconds; six digits keep every stored instant comparable as text. Through the compiler,
+    # which doubles percent signs for a cursor that takes them for parameters.
+    return compiler.process(literal_column("strftime('%Y-%m-%d %H:%M:%f000', 'now')"), **kw)
 
 
 class db_after(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is

@@ -10,7 +10,7 @@ from outbox.relay.pipeline import RelayConfig
 from outbox.retry import Policy
 from outbox.rocketmq.client import Client
 from outbox.rocketmq.credentials import Keyring
-from outbox.rocketmq.transport import RequestsTransport
+from outbox.rocketmq.engines import Engine, engine_named
 from outbox.settings import Settings
 from outbox.store import origin, topics
 from outbox.store.database import Database
@@ -47,6 +47,11 @@ class Runtime:
         return Database(engine, sleep=self.clock.sleep)
 
     @cached_property
+    def http_engine(self) -> Engine:
+        """What sends requests. Raises `ConfigError` where it is asked for and not installed."""
+        return engine_named(self.settings.http_engine)
+
+    @cached_property
     def publishers(self) -> Mapping[str, Client]:
         """An HTTP client for each destination. Raises `ConfigError` where one is missing or wrong."""
         return {name: self._client(name) for name in self.settings.destination_names()}
@@ -63,7 +68,15 @@ class Runtime:
             skip_failed_heads=settings.skip_failed_heads,
             keep_sent=settings.keep_sent,
         )
-        return Relay(self.database, self.publishers, config, self.clock, on_progress, origin=self.half_lane)
+        return Relay(
+            self.database,
+            self.publishers,
+            config,
+            self.clock,
+            on_progress,
+            origin=self.half_lane,
+            make_loop=self.http_engine.loop_maker,
+        )
 
     def checker(self, config: CheckConfig | None = None) -> Checker:
         """A checker over all topics that half messages were posted to."""
@@ -111,5 +124,5 @@ class Runtime:
 
     def _client(self, name: str) -> Client:
         keyring = Keyring(partial(self.settings.destination, name))
-        transport = RequestsTransport(keyring.endpoint, pool_size=self.settings.concurrency)
+        transport = self.http_engine.transport(keyring.endpoint, pool_size=self.settings.concurrency)
         return Client(keyring, transport, self.clock.wall, self.clock.monotonic)

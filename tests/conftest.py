@@ -204,6 +204,12 @@ def broker_url(request, need):
         yield url
 
 
+@pytest.fixture(params=["requests", "curl"])
+def http_engine(request):
+    """Every test that asks for an HTTP engine runs once with each: parametrise this name to run with fewer."""
+    return request.param
+
+
 @pytest.fixture
 def emulator():
     """The HTTP API on a free port of this process."""

@@ -1,11 +1,14 @@
 """A relay over a real database and a publisher that answers as a test tells it."""
 
+import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, insert, select, update
 
 from outbox import Message
@@ -27,10 +30,12 @@ __all__ = [
     "NoJitter",
     "Once",
     "Scripted",
+    "ScriptedLoop",
     "change",
     "drained",
     "history",
     "make_relay",
+    "publishers_kind",
     "relay_once",
     "rows",
     "wait_until",
@@ -41,6 +46,9 @@ DOWN = Paused(Fault("ConnectionRefused", "nobody listens"))
 LOST = Unknown(Fault("Timeout", "no answer", accepted=None))
 ODD = Retry(Fault("SomethingNew", "try again", 400, "req-1"))
 WRONG = Refused(Fault("InvalidArgument", "never", 400, "req-2"))
+
+#: "threads" or "loop": the kind of publishers that `make_relay` has, see `publishers_kind`.
+KIND = "threads"
 
 #: From topic and body to what comes of it; None for a MessageId of its own.
 Answer = Callable[[str, str], Outcome | None]
@@ -77,8 +85,71 @@ class Scripted:
             with self._lock:
                 self._bytes -= len(body)
 
+    def start_publish(self, loop, topic, body, tag, properties, *, deadline_s, done):
+        """The same from a loop: as the client that is shipped, it makes an outcome of what `publish` raises."""
+
+        def over() -> None:
+            try:
+                outcome = self._answer(topic, body) or Sent(f"{next(self._ids):032X}")
+            except Exception as error:
+                logging.getLogger("outbox").exception("outbox.publish_broke")
+                outcome = Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))
+            finally:
+                self._bytes -= len(body)
+            done(outcome)
+
+        self.posts.append((topic, body))
+        self._bytes += len(body)
+        self.most_bytes = max(self.most_bytes, self._bytes)
+        loop.call_after(self._sleep_s, over)
+
     def bodies(self, topic: str) -> list[str]:
         return [body for posted, body in self.posts if posted == topic]
+
+
+class ScriptedLoop:
+    """A loop of requests that only take time; see `outbox.rocketmq.transport.Loop`."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._turns = itertools.count()
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._lock = clock.lock()
+        self._news = clock.condition(self._lock)
+        self._woken = False
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._calls)
+
+    def call_after(self, seconds: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._calls, (self._clock.monotonic() + seconds, next(self._turns), call))
+
+    def step(self, timeout_s: float | None = None) -> None:
+        with self._lock:
+            while not self._woken:
+                left = self._calls[0][0] - self._clock.monotonic() if self._calls else None
+                if left is not None and left <= 0:
+                    break
+                self._news.wait(left)
+            self._woken = False
+        while self._calls and self._calls[0][0] <= self._clock.monotonic():
+            heapq.heappop(self._calls)[2]()
+
+    def wake(self) -> None:
+        with self._lock:
+            self._woken = True
+            self._news.notify()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(params=["threads", "loop"], autouse=True)
+def publishers_kind(request, monkeypatch):
+    """Runs each test of a module that imports this once with each kind of publishers."""
+    monkeypatch.setitem(globals(), "KIND", request.param)
+    return request.param
 
 
 class Once:
@@ -107,7 +178,9 @@ def make_relay(
     """``publisher``: the default destination's, or a mapping of all."""
     publishers = publisher if isinstance(publisher, dict) else {"default": publisher}
     policy = {"policy": Policy(max_attempts=3, base_s=1000.0, max_s=1000.0)}
-    more = {"on_progress": on_progress} if on_progress else {}
+    more: dict[str, Any] = {"on_progress": on_progress} if on_progress else {}
+    if KIND == "loop":
+        more["make_loop"] = lambda _connections: ScriptedLoop(clock)
     return Relay(Database(engine, sleep=clock.sleep), publishers, RelayConfig(**(policy | config)), clock, **more)
 
 

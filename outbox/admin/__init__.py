@@ -23,7 +23,7 @@ from outbox.admin.charts import charts
 from outbox.admin.concerns import Concern, concerns
 from outbox.admin.drawing import draw
 from outbox.admin.filters import parse_filter, written
-from outbox.admin.overview import Detail, Overview, detail, overview, paused
+from outbox.admin.overview import Detail, Overview, detail, overview, paused, summary
 from outbox.admin.rights import RIGHTS, needed
 from outbox.admin.timeline import Event, timeline
 from outbox.admin.words import age_text, count_text, inert, instant_text
@@ -72,6 +72,7 @@ __all__ = [
     "paused",
     "resume",
     "search",
+    "summary",
     "tally",
     "target_text",
     "timeline",

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from outbox.errors import DatabaseError
 from outbox.store import look, silence
 from outbox.store.audit import Act, acts
 from outbox.store.database import Database
 from outbox.store.pauses import BREAKER
 from outbox.store.tally import Tally, tally
 
-__all__ = ["Detail", "Overview", "detail", "overview", "paused"]
+__all__ = ["Detail", "Overview", "detail", "overview", "paused", "summary"]
 
 _ACTS = 100
 
@@ -22,7 +23,7 @@ class Overview:
         tally: how many messages are where, and how long the oldest has waited.
         paused: the pauses in force, see `outbox.store.look.paused`, and whether each is ``automatic``.
         half_messages: what waits for a checker, and when one last had an answer, see `outbox.store.silence.progress`.
-        schema_version: the database's.
+        schema_version: the database's; None where it is not known, or was not asked for.
     """
 
     tally: Tally
@@ -50,7 +51,24 @@ def overview(database: Database) -> Overview:
     Raises:
         DatabaseError: see `Database.run`.
     """
-    return Overview(tally(database), paused(database), silence.progress(database), look.schema_version(database))
+    return Overview(tally(database), paused(database), silence.progress(database), _schema_version(database))
+
+
+def summary(database: Database) -> Overview:
+    """As `overview`, in fewer statements: without the version of the schema.
+
+    Raises:
+        DatabaseError: see `Database.run`.
+    """
+    return Overview(tally(database), paused(database), silence.progress(database), None)
+
+
+def _schema_version(database: Database) -> str | None:
+    try:
+        return look.schema_version(database, is_migrated=True)
+    except DatabaseError:
+        # Tables that somebody has made without a migration have none.
+        return None
 
 
 def paused(database: Database) -> list[dict[str, Any]]:

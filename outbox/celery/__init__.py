@@ -19,6 +19,7 @@ from typing import Any
 
 from celery import Celery
 
+from outbox.celery.hosts import settings_of_host
 from outbox.celery.installation import CHECK, PURGE, QUEUE, RELAY, install_with
 from outbox.settings import Settings
 
@@ -37,13 +38,13 @@ def install(celery_app: Celery, settings: Settings | None = None) -> None:
 
     Args:
         celery_app: call it wherever this application is made: for workers, for beat, in the processes that enqueue.
-        settings: from the environment, unless given.
+        settings: unless given, the project's ``settings.OUTBOX`` in Django with ``outbox.django``, else those of the
+            environment.
 
     Raises:
         ConfigError: a setting is wrong. What is missing is said by the task that needs it.
     """
-    settings = settings or Settings.from_env()
-    install_with(celery_app, lambda: settings)
+    install_with(celery_app, (lambda: settings) if settings else settings_of_host())
 
 
 def __getattr__(name: str) -> Any:

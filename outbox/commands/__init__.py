@@ -22,8 +22,8 @@ __all__ = ["ExitCode", "Failure", "OutboxCommands"]
 
 _HELP = """Promise messages in a database transaction, and publish them to RocketMQ over its HTTP API.
 
-Settings are environment variables, OUTBOX_DATABASE_URL first; each command needs only those that it uses. Commands that
-read take --json: one document on stdout, everything else on stderr.
+{settings}; each command needs only those that it uses. Commands that read take --json: one document on stdout,
+everything else on stderr.
 
 \b
 Exit codes: 0 done · 1 failed, with one line on stderr · 2 wrong usage
@@ -56,10 +56,13 @@ class OutboxCommands(click.Group):
     Args:
         load: gives the runtime with the host's settings. It is called when a command runs, and may raise `ConfigError`;
             help and wrong usage do without it.
+        settings: where the host has its settings, for the help.
     """
 
-    def __init__(self, load: Load) -> None:
-        super().__init__("outbox", {str(one.name): one for one in _COMMANDS}, help=_HELP)
+    def __init__(
+        self, load: Load, settings: str = "Settings are environment variables, OUTBOX_DATABASE_URL first"
+    ) -> None:
+        super().__init__("outbox", {str(one.name): one for one in _COMMANDS}, help=_HELP.format(settings=settings))
         self._load = load
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the base class's signature

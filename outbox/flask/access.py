@@ -6,9 +6,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from flask import Request, abort, g, request
 
-from outbox.admin import needed
-
-__all__ = ["AdminAuth", "User", "demand", "identify", "may", "user"]
+__all__ = ["AdminAuth", "User", "identify", "user"]
 
 
 @runtime_checkable
@@ -49,21 +47,10 @@ def identify(auth: AdminAuth) -> None:
     g.outbox_user = _Anything(found) if isinstance(found, str) else found
     if not isinstance(g.outbox_user, User):
         raise TypeError(f"admin_auth gave {type(found).__name__}; give a name, an object with name and can, or None")
-    demand("view")
+    if not user().can("view"):
+        abort(403, f"{user().name} may not do this: view.")
 
 
 def user() -> User:
     """Who makes this request."""
     return cast("User", g.outbox_user)
-
-
-def may(act: str, *, force: bool = False) -> bool:
-    """Whether they have every right that an act needs."""
-    return all(user().can(right) for right in needed(act, force=force))
-
-
-def demand(act: str, *, force: bool = False) -> None:
-    """Refuse the request unless they do."""
-    if not may(act, force=force):
-        forced = ", by force" if force else ""
-        abort(403, f"{user().name} may not do this: {act.replace('_', ' ')}{forced}.")

@@ -24,6 +24,7 @@ from outbox.wiring import Runtime
 __all__ = ["Outbox", "State"]
 
 _NAME = "outbox"
+_WHERE = "Settings are keys of the app's config, such as OUTBOX_ENDPOINT"
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Outbox:
             if one.dialect.name == "sqlite":
                 prepare_sqlite(one)
         app.extensions[_NAME] = State(settings, Runtime(settings), engine)
-        app.cli.add_command(OutboxCommands(lambda: Runtime(settings)))
+        app.cli.add_command(OutboxCommands(lambda: Runtime(settings), _WHERE))
         leave_our_tables_alone(app)
         if auth := admin_auth or self._admin_auth:
             register_pages(app, auth)

@@ -1,14 +1,10 @@
-"""Forms and links: that a form comes from a page of ours, and what either holds."""
+"""Forms: that a form comes from a page of ours."""
 
 from flask import abort, current_app, request
 from flask_wtf.csrf import generate_csrf, validate_csrf  # type: ignore[import-untyped]  # it has no stubs
 from wtforms import ValidationError  # type: ignore[import-untyped]  # nor has this
 
-from outbox.errors import OperationError
-
-__all__ = ["can_act", "check_token", "field_name", "number", "text", "token"]
-
-_NUMBER_DIGITS = 18
+__all__ = ["can_act", "check_token", "field_name", "token"]
 
 
 def can_act() -> bool:
@@ -35,22 +31,3 @@ def check_token() -> None:
     except ValidationError as error:
         said = str(error).removeprefix("The ").rstrip(".")
         abort(403, f"This form is too old, or was not made by these pages ({said}). Go back, reload and try again.")
-
-
-def text(name: str) -> str:
-    """A field of the form; blank where it is missing."""
-    return request.form.get(name, "")
-
-
-def number(name: str) -> int | None:
-    """A field of the form, or of the link, that holds a whole number; None where it is blank.
-
-    Raises:
-        OperationError: it holds something else.
-    """
-    given = request.values.get(name, "")
-    if not given:
-        return None
-    if not given.isascii() or not given.isdecimal() or len(given) > _NUMBER_DIGITS:
-        raise OperationError(f"{name}: got {len(given)} characters; give a whole number of at most {_NUMBER_DIGITS}")
-    return int(given)

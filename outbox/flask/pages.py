@@ -4,18 +4,19 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, render_template, request, url_for
+from flask import Blueprint, Flask, Response, current_app, g, request, url_for
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
 import outbox.admin
-from outbox import __version__, admin
+from outbox import __version__
+from outbox.admin.visits import NotAllowedError, Page, Visit, refusal, words
 from outbox.errors import DatabaseError, OperationError
-from outbox.flask import access, acting, forms, looking
+from outbox.flask import access, forms, views
 
 __all__ = ["register_pages"]
 
-_STATIC = Path(outbox.admin.__file__).parent / "static" / "outbox"
+_SHARED = Path(outbox.admin.__file__).parent
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -34,17 +35,17 @@ def register_pages(app: Flask, auth: access.AdminAuth) -> None:
         "outbox",
         __name__,
         url_prefix="/outbox",
-        template_folder="templates",
-        static_folder=str(_STATIC),
+        template_folder=str(_SHARED / "templates"),
+        static_folder=str(_SHARED / "static" / "outbox"),
         static_url_path="/static",
     )
     pages.before_request(lambda: _let_in(auth))
     pages.after_request(_protect)
     pages.context_processor(_words)
-    for kind, tell in ((HTTPException, _told), (OperationError, _refused), (DatabaseError, _unreachable)):
-        pages.register_error_handler(kind, tell)
-    looking.add_to(pages)
-    acting.add_to(pages)
+    pages.register_error_handler(HTTPException, _told)
+    for kind in (NotAllowedError, OperationError, DatabaseError):
+        pages.register_error_handler(kind, _refused)
+    views.add_to(pages)
     app.register_blueprint(pages)
 
 
@@ -65,17 +66,9 @@ def _protect(answer: Response) -> Response:
 
 def _words() -> dict[str, Any]:
     """What the templates of these pages, and no others, may say."""
-    return {
-        "age": admin.age_text,
-        "can_act": forms.can_act(),
-        "count": admin.count_text,
-        "inert": admin.inert,
-        "instant": admin.instant_text,
-        "may": access.may,
-        "operator": getattr(g.get("outbox_user"), "name", None),
-        "token_field": _token_field,
-        "version": __version__,
-    }
+    user = g.get("outbox_user")
+    visit = Visit(current_app.extensions["outbox"].database, user.name, user.can) if user else None
+    return {**words(visit), "can_act": forms.can_act(), "token_field": _token_field, "version": __version__}
 
 
 def _token_field() -> Markup:
@@ -86,19 +79,13 @@ def _token_field() -> Markup:
 
 
 def _told(error: HTTPException) -> tuple[str, int]:
-    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-    return _page(HTTPStatus(status).phrase, error.description or "", status)
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    return _page(Page("error.html", {"title": status.phrase, "text": error.description or ""}, status))
 
 
-def _refused(error: OperationError) -> tuple[str, int]:
-    unknown = str(error).startswith("there is no message")
-    return _page("Not done", str(error), HTTPStatus.NOT_FOUND if unknown else HTTPStatus.BAD_REQUEST)
+def _refused(error: NotAllowedError | OperationError | DatabaseError) -> tuple[str, int]:
+    return _page(refusal(error))
 
 
-def _unreachable(error: DatabaseError) -> tuple[str, int]:
-    return _page("The database does not answer as it should", str(error), HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-def _page(title: str, text: str, status: int) -> tuple[str, int]:
-    back = url_for("outbox.overview") if g.get("outbox_user") else None
-    return render_template("outbox/error.html", title=title, text=text, back=back), status
+def _page(page: Page) -> tuple[str, int]:
+    return views.render(page, back=url_for("outbox.overview") if g.get("outbox_user") else None)

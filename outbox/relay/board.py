@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from outbox.clock import Clock
 from outbox.outcomes import Ended, EndOutcome, Fault, Outcome, Paused, Refused, Retry, Sent
@@ -48,6 +48,7 @@ class Board:
         self._in_flight = 0
         self._bytes = 0
         self._idle_publishers = 0
+        self._call: Callable[[], None] = _nobody
         self._findings = Findings()
         self._found_at = 0.0
         self._flushing = False
@@ -81,7 +82,7 @@ class Board:
             self._ready.extend(Chain(lane, chain, start_before, probe, seen) for chain in in_chains(rows))
             self._alone = any(row.alone for row in rows)
             self._count_waiting(len(rows))
-            self._work.notify(min(len(self._ready), self._idle_publishers))
+            self._call_publishers(min(len(self._ready), self._idle_publishers))
             return self._in_flight + len(self._ready)
 
     def give_back(self, rows: Sequence[ClaimedRow]) -> None:
@@ -131,26 +132,39 @@ class Board:
                 self._give_back_chain(self._ready.popleft())
             for condition in (self._work, self._news, self._found):
                 condition.notify_all()
+            self._call()
 
     # --- the publishers' side ---
 
     def take(self) -> Assignment | HalfEnd | None:
         """Wait for a half message to end, or else a row to publish; None when the board is closed and all are ended."""
         with self._lock:
-            while not self._closed or self._unended:
-                if self._ends:
-                    end = self._ends.popleft()
-                    self._in_flight += 1
+            while not self._is_over():
+                task = self._next_task()
+                if task:
                     self._call_publisher()
-                    return end
-                assignment = self._next()
-                if assignment:
-                    self._call_publisher()
-                    return assignment
+                    return task
                 self._idle_publishers += 1
                 self._work.wait()
                 self._idle_publishers -= 1
             return None
+
+    def call_by(self, call: Callable[[], None]) -> None:
+        """Have a publisher that does not wait here, but takes by `take_now`, called when there may be something."""
+        with self._lock:
+            self._call = call
+
+    def take_now(self) -> Assignment | HalfEnd | None:
+        """As `take`, without waiting: None when there is nothing now, of which the publisher will be called."""
+        with self._lock:
+            task = self._next_task()
+            self._idle_publishers = 0 if task else 1
+            return task
+
+    def is_over(self) -> bool:
+        """Whether nothing will be there to take any more."""
+        with self._lock:
+            return self._is_over()
 
     def done(self, assignment: Assignment, outcome: Outcome | None, posted_at: float = 0.0) -> None:
         """Report what came of the row; None when its lease was lost before the publish started.
@@ -213,7 +227,7 @@ class Board:
         with self._lock:
             ends = endings(halves, standings, now)
             self._ends.extend(ends)
-            self._work.notify(min(len(ends), self._idle_publishers))
+            self._call_publishers(min(len(ends), self._idle_publishers))
             left = len(halves) - len(ends)
             if left:
                 self._note_finding()
@@ -234,6 +248,15 @@ class Board:
 
     # --- under the lock ---
 
+    def _is_over(self) -> bool:
+        return self._closed and not self._unended
+
+    def _next_task(self) -> Assignment | HalfEnd | None:
+        if not self._ends:
+            return self._next()
+        self._in_flight += 1
+        return self._ends.popleft()
+
     def _next(self) -> Assignment | None:
         while self._ready:
             chain = self._ready[0]
@@ -253,7 +276,12 @@ class Board:
 
     def _call_publisher(self) -> None:
         if (self._ready or self._ends) and self._idle_publishers:
-            self._work.notify()
+            self._call_publishers(1)
+
+    def _call_publishers(self, many: int) -> None:
+        if many:
+            self._work.notify(many)
+            self._call()
 
     def _may_start(self, row: ClaimedRow) -> bool:
         if row.alone:
@@ -311,6 +339,7 @@ class Board:
         if not self._unended:
             for condition in (self._work, self._found, self._news):
                 condition.notify_all()
+            self._call()
 
     def _go_on(self, chain: Chain, *, stale: bool) -> None:
         if chain.probe:
@@ -381,3 +410,7 @@ class Board:
     def _is_empty(self) -> bool:
         idle = not self._in_flight and not self._unended and not self._ready
         return idle and not self._findings and not self._flushing
+
+
+def _nobody() -> None:
+    """Publishers that wait at the board need no other call."""

@@ -4,17 +4,17 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import cast
 
 from outbox.clock import SYSTEM, Clock, Task
 from outbox.errors import ConfigError, DatabaseError
-from outbox.outcomes import EndOutcome, Fault, Outcome, Paused, Unknown
 from outbox.relay.board import Board
-from outbox.relay.chains import Assignment
 from outbox.relay.endings import LOOK_S, Ending
-from outbox.relay.halves import HalfEnd
+from outbox.relay.looping import LoopPublisher
 from outbox.relay.marker import Counts, Marker, lane_fields
-from outbox.retry import Policy, half_deadline_s
+from outbox.relay.publishing import Desk, Publisher, Publishers, StartingPublisher, ThreadPublishers
+from outbox.retry import Policy
+from outbox.rocketmq.transport import Loop
 from outbox.store import claim as claims
 from outbox.store import lanes, pauses
 from outbox.store.claim import ClaimedRow
@@ -24,23 +24,6 @@ from outbox.store.lanes import AutomaticPause, DueLane, Lane
 __all__ = ["Publisher", "Relay", "RelayConfig"]
 
 log = logging.getLogger("outbox")
-
-
-class Publisher(Protocol):
-    """What the relay asks of an HTTP client; `outbox.rocketmq.client.Client` is one."""
-
-    def publish(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> Outcome:
-        """POST one message; never raises for what the network or the broker did."""
-
-    def post_half(
-        self, topic: str, body: str, tag: str | None, properties: str, *, replay: int, origin: str, deadline_s: float
-    ) -> Outcome:
-        """POST one half message, once."""
-
-    def end(
-        self, topic: str, receipt_handle: str, how: Literal["commit", "rollback"], *, deadline_s: float
-    ) -> EndOutcome:
-        """Commit or roll back one half message, once."""
 
 
 def _no_halves(lane: Lane) -> str:
@@ -66,27 +49,29 @@ class Relay:
 
     Args:
         database: the outbox's.
-        publishers: by name of destination.
+        publishers: by name of destination; lanes of others are left to relays that know them.
         config: limits.
         clock: time and threads.
         on_progress: called from the marker's thread after each flush; what it raises is logged and costs nothing else.
         origin: gives the origin for the half messages of a lane, after it has seen to it that they are checked; may
             raise `ConfigError` or `DatabaseError`.
+        make_loop: where the publishers start requests on a loop, makes one that keeps so many connections; without it,
+            each request in flight takes a thread.
     """
 
     def __init__(
         self,
         database: Database,
-        publishers: Mapping[str, Publisher],
+        publishers: Mapping[str, Publisher] | Mapping[str, StartingPublisher],
         config: RelayConfig,
         clock: Clock = SYSTEM,
         on_progress: Callable[[Counts], None] = lambda _counts: None,
         *,
         origin: Callable[[Lane], str] = _no_halves,
+        make_loop: Callable[[int], Loop] | None = None,
     ) -> None:
-        self._origin = origin
         self._database = database
-        self._publishers = publishers
+        self._destinations = frozenset(publishers)
         self._config = config
         self._clock = clock
         self._board = Board(clock, config.policy, room=config.batch_size, bytes_in_flight=config.bytes_in_flight)
@@ -99,6 +84,8 @@ class Relay:
             on_progress=on_progress,
         )
         self.counts = self._marker.counts
+        self._unknown = set[Lane]()
+        self._publishing = self._publishers(Desk(database, origin, config.request_deadline_s), publishers, make_loop)
         self._stopping = False
         self._broken: BaseException | None = None
         self._tasks: list[Task] = []
@@ -138,6 +125,18 @@ class Relay:
     def wake(self) -> None:
         """Look at the database now, if idle."""
         self._board.wake()
+
+    def _publishers(
+        self, desk: Desk, given: Mapping[str, object], make_loop: Callable[[int], Loop] | None
+    ) -> Publishers:
+        board, clock, spawn, concurrency = self._board, self._clock, self._spawn, self._config.concurrency
+        if make_loop is None:
+            waiting = cast("Mapping[str, Publisher]", given)
+            return ThreadPublishers(board, desk, waiting, clock=clock, spawn=spawn, concurrency=concurrency)
+        starting = cast("Mapping[str, StartingPublisher]", given)
+        return LoopPublisher(
+            board, desk, starting, clock=clock, spawn=spawn, concurrency=concurrency, make_loop=make_loop
+        )
 
     def _spawn(self, name: str, stage: Callable[[], None]) -> None:
         def run() -> None:
@@ -194,10 +193,20 @@ class Relay:
         return claimed, False
 
     def _in_turn(self, due: list[DueLane]) -> deque[DueLane]:
-        free = deque(one for one in due if not one.operator_paused and (one.automatic is None or one.automatic.over))
+        known = (one for one in due if self._is_known(one.lane))
+        free = deque(one for one in known if not one.operator_paused and (one.automatic is None or one.automatic.over))
         self._turn += 1
         free.rotate(-self._turn)
         return free
+
+    def _is_known(self, lane: Lane) -> bool:
+        """Whether this relay has the lane's destination; a pause would hold up other relays, which may have it."""
+        if lane.destination in self._destinations:
+            return True
+        if lane not in self._unknown:
+            self._unknown.add(lane)
+            log.warning("outbox.destination_unknown", extra=lane_fields(lane))
+        return False
 
     def _claim(self, due: DueLane, seen: int) -> int:
         lane, probe, config = due.lane, due.automatic, self._config
@@ -211,7 +220,7 @@ class Relay:
         log.debug("outbox.claimed", extra=lane_fields(lane) | {"rows": len(rows)})
         if probe and not self._win_probe(lane, probe, rows):
             return 0
-        self._staff(self._board.offer(lane, rows, start_before, probe, seen))
+        self._publishing.staff(self._board.offer(lane, rows, start_before, probe, seen))
         return len(rows)
 
     def _claim_rows(self, due: DueLane, limit: int) -> list[ClaimedRow]:
@@ -245,68 +254,3 @@ class Relay:
             if not won:
                 self._board.give_back(rows)
         return won
-
-    # --- publish ---
-
-    def _staff(self, busy: int) -> None:
-        """Have as many publishers as can be busy, within the concurrency."""
-        while (publishers := len(self._tasks) - 1) < min(busy, self._config.concurrency):
-            self._spawn(f"outbox-publisher-{publishers}", self._publish_all)
-
-    def _publish_all(self) -> None:
-        while (task := self._board.take()) is not None:
-            match task:
-                case Assignment():
-                    posted_at = self._clock.monotonic()
-                    self._board.done(task, self._publish(task.row), posted_at)
-                case HalfEnd():
-                    self._board.ended(task, self._end(task))
-
-    def _publish(self, row: ClaimedRow) -> Outcome | None:
-        publisher = self._publishers.get(row.destination)
-        if publisher is None:
-            return Paused(Fault("UnknownDestination", "no such destination in this relay's settings"))
-        try:
-            body = row.body if row.body is not None else claims.read_body(self._database, row)
-            if body is None:
-                return None
-            if row.transaction_check_s is not None:
-                return self._post_half(publisher, row, body, row.transaction_check_s)
-            return publisher.publish(
-                row.topic, body, row.tag, row.properties, deadline_s=self._config.request_deadline_s
-            )
-        except DatabaseError as error:
-            return Paused(Fault("BodyUnreadable", str(error)))
-        except Exception as error:  # a defect of ours must cost this row an attempt, not the relay its thread
-            log.exception("outbox.publish_broke", extra={"outbox_id": row.outbox_id})
-            return Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))
-
-    def _post_half(self, publisher: Publisher, row: ClaimedRow, body: str, check_s: int) -> Outcome:
-        try:
-            origin = self._origin(Lane(row.destination, row.topic))
-        except ConfigError as error:
-            return Paused(Fault("HalfMessagesRefused", str(error)))
-        return publisher.post_half(
-            row.topic,
-            body,
-            row.tag,
-            row.properties,
-            replay=row.replays,
-            origin=origin,
-            deadline_s=half_deadline_s(self._config.request_deadline_s, check_s),
-        )
-
-    def _end(self, end: HalfEnd) -> EndOutcome | None:
-        """Send it once; None when it waited here too long, for then a checker may be committing it."""
-        half = end.half
-        publisher = self._publishers.get(half.row.destination)
-        if publisher is None or half.receipt_handle is None:
-            return None
-        if end.how == "commit" and not half.may_commit(self._clock.monotonic()):
-            return None
-        try:
-            deadline_s = end.deadline_s(self._config.request_deadline_s)
-            return publisher.end(half.row.topic, half.receipt_handle, end.how, deadline_s=deadline_s)
-        except Exception as error:  # as for a publish; nothing is sent a second time
-            log.exception("outbox.end_broke", extra={"outbox_id": half.row.outbox_id})
-            return Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))

@@ -1,26 +1,31 @@
 """Publishing one message: request, exchange, outcome. Never raises for what the network or the broker did."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Final, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from outbox.errors import MessageError
-from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, Fault, Outcome, Paused, Refused, Sent
+from outbox.outcomes import Checked, CheckOutcome, Ended, EndOutcome, Fault, Outcome, Paused, Refused, Sent, Unknown
 from outbox.rocketmq.answers import check_outcome_of, end_outcome_of, outcome_of
 from outbox.rocketmq.codes import EXPIRED
 from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.frames import without_frames
 from outbox.rocketmq.signature import MQ_VERSION, authorization, signature
 from outbox.rocketmq.timing import Timing
-from outbox.rocketmq.transport import HttpAnswer, HttpRequest, NoAnswer, Transport
+from outbox.rocketmq.transport import HttpAnswer, HttpRequest, Loop, LoopTransport, NoAnswer, Transport
 from outbox.rocketmq.wire import publish_xml, receipt_handles_xml
 from outbox.settings import Destination
 
 __all__ = ["Client"]
+
+log = logging.getLogger("outbox")
 
 T = TypeVar("T")
 
@@ -29,11 +34,37 @@ _USER_AGENT: Final = f"rocketmq-outbox/{version('rocketmq-outbox')}"
 _TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+# Nothing is sent to it.
+_BAD_TOPIC: Final = Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[T]):
+    """A request, and how its answer is read."""
+
+    request: HttpRequest
+    read: Callable[[HttpAnswer | NoAnswer], T]
+
+
+@without_frames
+def _tell(call: _Call[T], done: Callable[[T | Unknown], None], answer: HttpAnswer | NoAnswer) -> None:
+    try:
+        outcome: T | Unknown = call.read(answer)
+    except Exception as error:  # a defect of ours must cost this request its outcome, not all others theirs
+        log.exception("outbox.publish_broke")
+        outcome = Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))
+    done(outcome)
+
+
+def _half_properties(properties: str, replay: int, origin: str) -> str:
+    return f"{properties}outbox_replay:{replay}|outbox_origin:{origin}|"
+
+
 class Client:
     """The publishing side of the HTTP API, for one destination. Safe to share between threads.
 
-    `publish` is `request_for`, ``transport.send`` and `outcome_of` in a row; an engine that keeps many requests in
-    flight from one thread calls the first and the last itself. Requests are dated as `outbox.rocketmq.timing` says.
+    `publish` and `end` wait for the answer; `start_publish` and `start_end` have it told, and so keep many requests in
+    flight from one thread, where the transport can. Requests are dated as `outbox.rocketmq.timing` says.
 
     Args:
         destination: instance and credentials; its endpoint is the transport's. A `Keyring` where keys may change while
@@ -56,6 +87,7 @@ class Client:
     ) -> None:
         self._keyring = destination if isinstance(destination, Keyring) else Keyring(lambda: destination)
         self._transport = transport
+        self._starting = transport if isinstance(transport, LoopTransport) else None
         self._timing = Timing(wall_clock, monotonic, authenticated=self._keyring.endpoint.startswith("https:"))
         self._headers = {
             "Content-Type": _CONTENT_TYPE,
@@ -85,11 +117,28 @@ class Client:
             properties: as the row holds them, ``k:v|k:v|``.
             deadline_s: seconds for all of it: connecting, TLS, sending, and the whole answer.
         """
-        try:
-            request = self.request_for(topic, body, tag, properties, deadline_s=deadline_s)
-        except MessageError as error:
-            return Refused(Fault("InvalidTopic", str(error)))
-        return self.outcome_of(request, self._send(request), body)
+        call = self._publishing(topic, body, tag, properties, deadline_s)
+        return call.read(self._send(call.request)) if isinstance(call, _Call) else call
+
+    @without_frames
+    def start_publish(
+        self,
+        loop: Loop,
+        topic: str,
+        body: str,
+        tag: str | None,
+        properties: str,
+        *,
+        deadline_s: float,
+        done: Callable[[Outcome], None],
+    ) -> Outcome | None:
+        """As `publish`, without waiting: ``done`` is called in the thread of ``loop``. An outcome if nothing is sent.
+
+        Raises:
+            RuntimeError: the transport does not send from loops.
+        """
+        call = self._publishing(topic, body, tag, properties, deadline_s)
+        return self._start(loop, call, done) if isinstance(call, _Call) else call
 
     def request_for(self, topic: str, body: str, tag: str | None, properties: str, *, deadline_s: float) -> HttpRequest:
         """The request that publishes one message, signed now. Arguments as for `publish`.
@@ -115,8 +164,24 @@ class Client:
             origin: the database's.
             deadline_s: seconds for all of it.
         """
-        whole = f"{properties}outbox_replay:{replay}|outbox_origin:{origin}|"
-        return self.publish(topic, body, tag, whole, deadline_s=deadline_s)
+        return self.publish(topic, body, tag, _half_properties(properties, replay, origin), deadline_s=deadline_s)
+
+    def start_half(
+        self,
+        loop: Loop,
+        topic: str,
+        body: str,
+        tag: str | None,
+        properties: str,
+        *,
+        replay: int,
+        origin: str,
+        deadline_s: float,
+        done: Callable[[Outcome], None],
+    ) -> Outcome | None:
+        """As `post_half`, without waiting; see `start_publish`."""
+        whole = _half_properties(properties, replay, origin)
+        return self.start_publish(loop, topic, body, tag, whole, deadline_s=deadline_s, done=done)
 
     @without_frames
     def end(
@@ -130,13 +195,23 @@ class Client:
             how: which.
             deadline_s: seconds for all of it.
         """
-        if not _TOPIC.fullmatch(topic):
-            return Paused(Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -"))
-        xml = receipt_handles_xml([receipt_handle])
-        request = self._request("DELETE", topic, (("trans", how),), xml, deadline_s)
-        answer = self._send(request)
-        hidden = (*self._keyring.secrets(), receipt_handle)
-        return self._learnt(request, answer, end_outcome_of(answer, now=self._timing.wall(), hidden=hidden))
+        call = self._ending(topic, receipt_handle, how, deadline_s)
+        return call.read(self._send(call.request)) if isinstance(call, _Call) else call
+
+    @without_frames
+    def start_end(
+        self,
+        loop: Loop,
+        topic: str,
+        receipt_handle: str,
+        how: Literal["commit", "rollback"],
+        *,
+        deadline_s: float,
+        done: Callable[[EndOutcome], None],
+    ) -> EndOutcome | None:
+        """As `end`, without waiting; see `start_publish`."""
+        call = self._ending(topic, receipt_handle, how, deadline_s)
+        return self._start(loop, call, done) if isinstance(call, _Call) else call
 
     @without_frames
     def check(self, topic: str, limit: int, wait_s: int, *, deadline_s: float) -> CheckOutcome:
@@ -149,7 +224,7 @@ class Client:
             deadline_s: seconds for all of it, the wait included.
         """
         if not _TOPIC.fullmatch(topic):
-            return Paused(Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -"))
+            return Paused(_BAD_TOPIC)
         wait = (("waitseconds", str(wait_s)),) if wait_s else ()
         query = (("numOfMessages", str(limit)), *wait, ("trans", "pop"))
         request = self._request("GET", topic, query, b"", deadline_s)
@@ -172,6 +247,38 @@ class Client:
         given = "&".join(f"{name}={value}" for name, value in (*consumer, *namespace, *query))
         target = f"/topics/{topic}/messages{'?' if given else ''}{given}"
         return HttpRequest(method, target, self._signed(destination, method, target, xml, now), xml, deadline_s)
+
+    def _publishing(
+        self, topic: str, body: str, tag: str | None, properties: str, deadline_s: float
+    ) -> "_Call[Outcome] | Refused":
+        try:
+            request = self.request_for(topic, body, tag, properties, deadline_s=deadline_s)
+        except MessageError as error:
+            return Refused(Fault(_BAD_TOPIC.code, str(error)))
+        return _Call(request, lambda answer: self.outcome_of(request, answer, body))
+
+    def _ending(
+        self, topic: str, receipt_handle: str, how: Literal["commit", "rollback"], deadline_s: float
+    ) -> "_Call[EndOutcome] | Paused":
+        if not _TOPIC.fullmatch(topic):
+            return Paused(_BAD_TOPIC)
+        xml = receipt_handles_xml([receipt_handle])
+        request = self._request("DELETE", topic, (("trans", how),), xml, deadline_s)
+
+        def read(answer: HttpAnswer | NoAnswer) -> EndOutcome:
+            hidden = (*self._keyring.secrets(), receipt_handle)
+            return self._learnt(request, answer, end_outcome_of(answer, now=self._timing.wall(), hidden=hidden))
+
+        return _Call(request, read)
+
+    def _start(self, loop: Loop, call: "_Call[T]", done: Callable[[T | Unknown], None]) -> T | None:
+        refusal = self._timing.refusal()
+        if refusal is not None:
+            return call.read(NoAnswer(refusal))
+        if self._starting is None:
+            raise RuntimeError("this transport sends one request at a time")
+        self._starting.start(loop, call.request, partial(_tell, call, done))
+        return None
 
     def _send(self, request: HttpRequest) -> HttpAnswer | NoAnswer:
         refusal = self._timing.refusal()

@@ -6,9 +6,9 @@ for nothing that the network did.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import requests
@@ -23,7 +23,16 @@ from outbox.rocketmq.connection import Exchange, TimedPool, TimedTlsPool, tls_co
 from outbox.rocketmq.faults import fault_of
 from outbox.rocketmq.frames import without_frames
 
-__all__ = ["DEFAULT_IDLE_S", "HttpAnswer", "HttpRequest", "NoAnswer", "RequestsTransport", "Transport"]
+__all__ = [
+    "DEFAULT_IDLE_S",
+    "HttpAnswer",
+    "HttpRequest",
+    "Loop",
+    "LoopTransport",
+    "NoAnswer",
+    "RequestsTransport",
+    "Transport",
+]
 
 #: Common load balancers close idle connections after 15 s or more; ours must be the shorter patience.
 DEFAULT_IDLE_S = 10.0
@@ -79,6 +88,36 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close the connections that are not in use."""
+        ...
+
+
+class Loop(Protocol):
+    """Many requests in flight from one thread. Only `wake` may be called from another one."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests started and not done."""
+        ...
+
+    def step(self, timeout_s: float | None = None) -> None:
+        """Wait until something happens, at most ``timeout_s`` seconds, and do what is to be done."""
+        ...
+
+    def wake(self) -> None:
+        """Have the `step` that waits, or else the next one, return."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+@runtime_checkable
+class LoopTransport(Transport, Protocol):
+    """A transport that also sends from a loop of its own kind."""
+
+    def start(self, loop: Any, request: HttpRequest, done: Callable[[HttpAnswer | NoAnswer], None]) -> None:
+        """Send one request once, from the thread of ``loop``; ``done`` is called there, perhaps at once."""
         ...
 
 

@@ -123,7 +123,7 @@ class Settings(_Access, BaseSettings):
     max_attempts: int = Field(10, ge=1, le=1000, description="a whole number from 1 to 1000")
     backoff_base_s: float = Field(1, ge=0, le=86_400, description="seconds from 0 to 86400")
     backoff_max_s: float = Field(300, ge=0, le=604_800, description="seconds from 0 to 604800")
-    http_engine: Literal["auto", "requests"] = Field("auto", description="auto or requests")
+    http_engine: Literal["auto", "requests", "curl"] = Field("auto", description="auto, requests or curl")
     sweep_s: float = Field(5, ge=0.1, le=3600, description="seconds from 0.1 to 3600")
     retention_s: float = Field(604_800, ge=0, le=1e9, description="seconds from 0 to a billion")
     nudge: bool = Field(True, description="true or false")

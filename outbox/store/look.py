@@ -3,6 +3,7 @@
 Instants are ISO 8601 in UTC with microseconds and a ``Z``, and ``properties`` an object of all as sent.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -110,8 +111,12 @@ def paused(database: Database) -> list[dict[str, Any]]:
     return database.read(lambda connection: [plain(row) for row in connection.execute(query).mappings()])
 
 
-def schema_version(database: Database) -> str | None:
+def schema_version(database: Database, *, is_migrated: bool = False) -> str | None:
     """The revision that `outbox.migrate` left, None where it never ran.
+
+    Args:
+        database: the outbox's.
+        is_migrated: it did run; so there is one statement instead of two.
 
     Raises:
         DatabaseError: see `Database.run`.
@@ -119,7 +124,7 @@ def schema_version(database: Database) -> str | None:
 
     def work(connection: Connection) -> str | None:
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        if not inspect(connection).has_table(_VERSION.name, schemas.get(None)):
+        if not (is_migrated or inspect(connection).has_table(_VERSION.name, schemas.get(None))):
             return None
         version: str | None = connection.scalar(select(_VERSION.c.version_num))
         return version
@@ -152,6 +157,17 @@ def list_messages(
     meant = Filter(state=state, destination=destination, topic=topic, key=key)
     query = select(*listed(messages)).where(*meant.conditions(messages)).order_by(messages.c.id.desc()).limit(limit)
     return database.read(lambda connection: [as_message(row) for row in connection.execute(query).mappings()])
+
+
+def as_seen(database: Database, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Of the rows with these ids, as far as there are any, what an act on them must know: id, state and replays.
+
+    Raises:
+        DatabaseError: see `Database.run`.
+    """
+    columns = (messages.c.id, messages.c.state, messages.c.replays)
+    query = select(*columns).where(messages.c.id.in_(ids)).order_by(messages.c.id)
+    return database.read(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
 
 def listed(rows: FromClause) -> list[ColumnElement[Any]]:

@@ -7,9 +7,9 @@ import pytest
 MISSING = "Chromium is not installed: apt-get install chromium, or name it by OUTBOX_TEST_CHROMIUM"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running_browser():
-    """Chromium, started once."""
+    """Chromium, started once a module: as long as it runs, so does an event loop, and other tests run their own."""
     from tests.browsers import chromium
 
     with chromium() as running:

@@ -11,53 +11,12 @@ from outbox.store import matching, operate
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
 from outbox.store.pauses import pause
-from tests.browsers import served
+from tests.browsers import CONTRAST, NAMELESS, served
 from tests.flask_apps import flask_app
 from tests.rows import ago, outbox_id_at, states, write_row
 
 PAGES = ["/", "/messages?state=failed", "/messages?state=gone&topic=a b", "/messages/1", "/failed", "/pauses", "/audit"]
 LONG = "averylongwordwithoutanyblank" * 8
-
-# The contrast of every visible text with what lies behind it: those below what WCAG 2.2 AA asks for.
-CONTRAST = """
-() => {
-  const rgba = (text) => {
-    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    canvas.fillStyle = text;
-    canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data].map((part) => part / 255);
-  };
-  const behind = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const colour = rgba(getComputedStyle(one).backgroundColor);
-      if (colour[3] > 0.99) return colour;
-    }
-    return [1, 1, 1, 1];
-  };
-  const light = (colour) =>
-    [0.2126, 0.7152, 0.0722].reduce((sum, weight, place) => {
-      const part = colour[place];
-      return sum + weight * (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-    }, 0);
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    const box = element.getBoundingClientRect();
-    if (!walker.currentNode.data.trim() || element.closest("svg, select, .ob-hidden") || box.width < 2) continue;
-    const style = getComputedStyle(element);
-    const [one, other] = [light(rgba(style.color)), light(behind(element))];
-    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (ratio < 4.5) found.push(`${walker.currentNode.data.trim()}: ${ratio.toFixed(2)}`);
-  }
-  return found;
-}
-"""
-# Controls without a name that a screen reader could tell.
-NAMELESS = """
-() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, a, summary")]
-  .filter((one) => !(one.labels?.length || one.textContent.trim() || one.ariaLabel)).map((one) => one.outerHTML)
-"""
 
 
 @pytest.fixture
@@ -122,8 +81,8 @@ def test_texts_can_be_read(open_page, url, scheme):
     pale, nameless = [], []
     for path in PAGES:
         page.goto(f"{url}{path}")
-        pale += page.evaluate(CONTRAST)
-        nameless += page.evaluate(NAMELESS)
+        pale += page.evaluate(CONTRAST, "body")
+        nameless += page.evaluate(NAMELESS, "body")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
 
     assert ([], []) == (pale, nameless)
@@ -160,9 +119,9 @@ def test_replay_by_keyboard(open_page, engine):
 
 def test_select_all_and_go_on(open_page, engine, monkeypatch):
     """With scripts one box selects all, and what is done in chunks goes on by itself."""
-    from outbox.flask import acting
+    from outbox.admin import deeds
 
-    monkeypatch.setattr(acting, "_FOR_S", 0.0)
+    monkeypatch.setattr(deeds, "_FOR_S", 0.0)
     for module in (operate, matching):
         monkeypatch.setattr(module, "CHUNK", 1)
     page = open_page("/messages?state=failed")

@@ -20,6 +20,7 @@ FIRST_LINE = "both or neither"
 ORDER = "class Base"
 CONSUMER = "seen_messages"
 CELERY = "install(celery_app)"
+SIGN_UP = "def sign_up"  # followed by test_django_fresh.py
 MESSAGES = "ordering_key="
 KEYS = {"OUTBOX_ACCESS_KEY_ID": "FAKEAKID", "OUTBOX_ACCESS_KEY_SECRET": "FAKESECRET"}
 
@@ -78,7 +79,7 @@ def engine(environment):
 
 def test_every_program_is_tested():
     """A Python block that is added to the README is added to the tests below."""
-    tested = (FIRST_LINE, ORDER, CONSUMER, CELERY, MESSAGES)
+    tested = (FIRST_LINE, ORDER, SIGN_UP, CONSUMER, CELERY, MESSAGES)
 
     assert sorted(blocks("python")) == sorted(block("python", part) for part in tested)
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from outbox.outcomes import Sent
 from outbox.rocketmq.client import Client
+from outbox.rocketmq.curl import CurlTransport
 from outbox.rocketmq.transport import RequestsTransport
 from outbox.settings import Destination
 from tests.integration.fault_proxy import MESSAGE_ID, Connection
@@ -22,6 +23,9 @@ NOW = 1772690828.5
 DATE = "Thu, 05 Mar 2026 06:07:08 GMT"
 SENT = Sent(MESSAGE_ID)
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Type: text/xml\r\n"
+TRANSPORTS = {"requests": RequestsTransport, "curl": CurlTransport}
+#: Top-level domains of which no resolver is asked: by the fence around the tests, and by libcurl.
+UNKNOWN = {"requests": "invalid", "curl": "onion"}
 SECRETS = {"access_key_secret", "security_token"}
 
 
@@ -32,13 +36,13 @@ def destination(endpoint="http://127.0.0.1:1", **options):
 
 
 @pytest.fixture
-def connect():
+def connect(http_engine):
     """Build clients that are closed at the end; what is not named has a quiet default."""
     transports = []
 
     def build(server, *, wall_clock=lambda: NOW, verify=True, idle_s=10.0, pool_size=4, url=None, **options):
         endpoint = url or server.url
-        transport = RequestsTransport(endpoint, pool_size=pool_size, idle_s=idle_s, verify=verify)
+        transport = TRANSPORTS[http_engine](endpoint, pool_size=pool_size, idle_s=idle_s, verify=verify)
         transports.append(transport)
         return Client(destination(endpoint, **options), transport, wall_clock)
 
@@ -107,10 +111,11 @@ def drip(data: bytes, after: bytes = b""):
 
 
 @contextmanager
-def unanswering_port():
+def unanswering_port(host="127.0.0.1", port=0):
     """A port whose queue of connections is full: further ones are neither taken nor refused."""
-    with socket.socket() as listener, socket.socket() as filler:
-        listener.bind(("127.0.0.1", 0))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener, socket.socket(family) as filler:
+        listener.bind((host, port))
         listener.listen(0)
         filler.connect(listener.getsockname())
         yield listener.getsockname()[1]

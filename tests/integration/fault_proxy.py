@@ -189,8 +189,12 @@ class FaultProxy:
     def _relay(self, client: Connection) -> None:
         passed = {"request": 0, "answer": 0}
         with socket.create_connection(("127.0.0.1", self._upstream_port)) as upstream:
+            # No select(): with many proxies there are more descriptors than it takes.
+            ends, poll = {end.fileno(): end for end in (client.sock, upstream)}, select.poll()
+            for number in ends:
+                poll.register(number, select.POLLIN)
             while True:
-                source = select.select([client.sock, upstream], [], [])[0][0]
+                source = ends[poll.poll()[0][0]]
                 side, target = ("request", upstream) if source is client.sock else ("answer", client.sock)
                 data = source.recv(65536)
                 if not data:

@@ -10,12 +10,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from pydantic import SecretStr
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from outbox.errors import ConfigError, MessageError
 from outbox.outcomes import Paused
 from outbox.rocketmq.client import Client
+from outbox.rocketmq.curl import CurlLoop
+from outbox.rocketmq.curl_handle import Place
 from outbox.rocketmq.signature import authorization, signature
-from outbox.rocketmq.transport import HttpAnswer
+from outbox.rocketmq.transport import HttpAnswer, HttpRequest
 from outbox.settings import Destination
 from tests.integration import clients
 from tests.integration.clients import (
@@ -25,6 +28,7 @@ from tests.integration.clients import (
     PROPERTIES,
     SECRETS,
     SENT,
+    UNKNOWN,
     destination,
     headers_of,
     publish,
@@ -217,13 +221,14 @@ def test_publish_to_a_refusing_port(connect):
     assert f"{server.url}: Connection refused" == outcome.fault.text
 
 
-def test_publish_to_an_unknown_name(connect):
-    """The name does not resolve."""
-    outcome = publish(connect(None, url="http://broker.invalid"))
+def test_publish_to_an_unknown_name(connect, http_engine):
+    """The name does not resolve. Neither engine asks anybody about it."""
+    outcome = publish(connect(None, url=f"http://broker.{UNKNOWN[http_engine]}"))
 
     assert ("Paused", "DnsFailure", False) == summary(outcome)
 
 
+@pytest.mark.parametrize("http_engine", ["requests"])
 @pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200"])
 def test_publish_to_a_name_that_leads_to_metadata(connect, monkeypatch, address):
     """A name may be checked as it likes: the address that it resolves to is checked before connecting."""
@@ -234,14 +239,22 @@ def test_publish_to_a_name_that_leads_to_metadata(connect, monkeypatch, address)
     assert ("Paused", "ForbiddenAddress", False) == summary(outcome)
 
 
-def test_publish_to_the_second_address(connect, monkeypatch):
-    """A host may have several addresses, of which some are down."""
-    with Server() as down:
-        pass
+def test_libcurl_connects_to_no_metadata():
+    """libcurl, which resolves names by itself, asks about each address before it connects."""
+    place, found = Place("http://2852039166", DEFAULT_CA_BUNDLE_PATH, 10.0), []
+    loop = CurlLoop(1)
+    loop.start(place, HttpRequest("POST", "/", {}, b"x", 5.0), found.append)
+    while not found:
+        loop.step()
+    loop.close()
+
+    assert ("ForbiddenAddress", False) == (found[0].fault.code, found[0].fault.accepted)
+
+
+def test_publish_to_the_second_address(connect):
+    """A host may have several addresses, of which some are down: this machine's name leads to ::1 first."""
     with Server() as server:
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (down.port, server.port)]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
-        outcome = publish(connect(None, url="http://two.example"))
+        outcome = publish(connect(None, url=f"http://localhost:{server.port}"))
 
     assert SENT == outcome
 
@@ -281,14 +294,15 @@ ASKED = {
 
 
 @pytest.mark.parametrize("name", ASKED)
-@pytest.mark.parametrize("where", ["connection._TimedSocket.send", "client.signature", "client.Client._learnt"])
-def test_show_no_secret_in_frames(connect, monkeypatch, name, where):
+@pytest.mark.parametrize("where", ["send", "client.signature", "client.Client._learnt"])
+def test_show_no_secret_in_frames(connect, http_engine, monkeypatch, name, where):
     """Whatever ends a request, the variables on the way are not shown with it: they are what must be kept."""
 
     def stop(*_args, **_options):
         raise TimeLimitError
 
-    monkeypatch.setattr(f"outbox.rocketmq.{where}", stop)
+    sends = {"requests": "connection._TimedSocket.send", "curl": "curl_handle.Transfer.begin"}
+    monkeypatch.setattr(f"outbox.rocketmq.{sends[http_engine] if where == 'send' else where}", stop)
     with Server(speak(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         client = connect(server, security_token="FAKESTSTOKEN")
         with pytest.raises(TimeLimitError) as stopped:

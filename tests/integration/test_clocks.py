@@ -12,9 +12,8 @@ from outbox.outcomes import Fault, Paused, Sent
 from outbox.rocketmq.client import Client
 from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.timing import epoch_of
-from outbox.rocketmq.transport import RequestsTransport
 from tests.integration import clients
-from tests.integration.clients import DATE, NOW, destination, headers_of, publish, summary
+from tests.integration.clients import DATE, NOW, TRANSPORTS, UNKNOWN, destination, headers_of, publish, summary
 from tests.integration.fault_proxy import Server, answer_bytes
 from tests.relaying import Scripted, relay_once, write
 
@@ -105,15 +104,15 @@ def test_halves_are_dated_by_the_same_clock(connect):
     assert 1 == len(server.requests)
 
 
-def test_learn_no_clock_offset_without_an_answer(connect):
+def test_learn_no_clock_offset_without_an_answer(connect, http_engine):
     """No answer, no date."""
-    client = connect(None, url="http://broker.invalid")
+    client = connect(None, url=f"http://broker.{UNKNOWN[http_engine]}")
     publish(client)
 
     assert client.clock_offset_s is None
 
 
-def test_keys_end_by_the_brokers_clock(connect, authority):
+def test_keys_end_by_the_brokers_clock(http_engine, authority):
     """A machine whose clock is behind must not sign with keys that have ended at the broker's."""
     asked = []
 
@@ -124,7 +123,7 @@ def test_keys_end_by_the_brokers_clock(connect, authority):
 
     clock = SimpleNamespace(now=NOW)
     with Server(broker(7200), tls=authority.context("127.0.0.1")) as server:
-        transport = RequestsTransport(server.url, pool_size=1, verify=authority.bundle)
+        transport = TRANSPORTS[http_engine](server.url, pool_size=1, verify=authority.bundle)
         client = Client(Keyring(source), transport, lambda: clock.now)
         publish(client)
         before = len(asked)

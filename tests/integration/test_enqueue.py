@@ -313,6 +313,7 @@ def test_enqueue_bounds_a_statement(application, engine, statements):
     assert [message.body_bytes for message in many] == stored(engine, "body_bytes")
 
 
+@pytest.mark.parametrize("database_kind", ["mariadb"])
 def test_enqueue_bounds_a_statement_by_properties_too(application, engine):
     """A thousand small bodies with large properties, escaped, are more than MariaDB takes in one packet."""
     many = [Message("orders", "x", properties={"a": "\\" * 16_000}) for _ in range(1000)]

@@ -215,7 +215,7 @@ def test_unknown_setting_is_told(migrated_url, caplog):
     with caplog.at_level(logging.WARNING, "outbox"), flask_app(migrated_url, OUTBOX_BATCHSIZE=3):
         pass
 
-    assert [("OUTBOX_BATCHSIZE", "no such setting; did you mean BATCH_SIZE?")] == [
+    assert [("OUTBOX_BATCHSIZE", "no such setting; did you mean OUTBOX_BATCH_SIZE?")] == [
         (record.key, record.problem) for record in caplog.records
     ]
 

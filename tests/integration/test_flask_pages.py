@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from flask_wtf import CSRFProtect
 
-from outbox.flask import acting
+from outbox.admin import deeds
 from outbox.store import matching, operate
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
@@ -383,7 +383,7 @@ def test_all_that_match_in_chunks(engine, pages, monkeypatch):
     """What takes long is done bit by bit: the page says how far it came, and its form goes on."""
     for module in (operate, matching):
         monkeypatch.setattr(module, "CHUNK", 2)
-    monkeypatch.setattr(acting, "_FOR_S", 0.0)
+    monkeypatch.setattr(deeds, "_FOR_S", 0.0)
     rows = [fail(engine) for _ in range(5)]
     answer = pages.act("discard matching", state="failed", upto=rows[-1])
     later = fail(engine)

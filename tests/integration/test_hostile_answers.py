@@ -12,11 +12,11 @@ from tests.emulator_process import emulator_process
 PROGRAM = """
 import json, resource, sys, time
 from outbox.rocketmq.client import Client
-from outbox.rocketmq.transport import RequestsTransport
+from outbox.rocketmq.engines import engine_named
 from outbox.settings import Destination
 
 destination = Destination(endpoint=sys.argv[1], access_key_id="FAKEAKID", access_key_secret="FAKESECRET")
-client = Client(destination, RequestsTransport(destination.endpoint, pool_size=1))
+client = Client(destination, engine_named(sys.argv[2]).transport(destination.endpoint, pool_size=1))
 for topic in ["calm", *["struck"] * 3, "calm"]:
     started = time.monotonic()
     outcome = client.publish(topic, "body", None, "", deadline_s=30)
@@ -28,11 +28,11 @@ for topic in ["calm", *["struck"] * 3, "calm"]:
 
 
 @pytest.mark.parametrize(("fault", "code"), [("huge_body", "AnswerTooLarge"), ("many_headers", "UnreadableAnswer")])
-def test_survive_an_answer_without_end(fault, code):
+def test_survive_an_answer_without_end(http_engine, fault, code):
     """A gigabyte of body or 100,000 headers: unknown, soon, in a few megabytes; the next publish is as good as ever."""
     with emulator_process() as emulator:
         emulator.faults({"fault": fault, "topic": "struck"})
-        command = [sys.executable, "-c", PROGRAM, emulator.url]
+        command = [sys.executable, "-c", PROGRAM, emulator.url, http_engine]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         taken = [message["topic"] for message in emulator.ledger()["messages"]]
     calm, *struck, after = map(json.loads, run.stdout.splitlines())

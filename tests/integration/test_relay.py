@@ -14,6 +14,7 @@ from outbox.store.claim import claim
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
 from outbox.table import pauses
+from tests import relaying
 from tests.relaying import (
     DOWN,
     LOST,
@@ -29,6 +30,8 @@ from tests.relaying import (
     write,
 )
 from tests.virtual_clock import VirtualClock
+
+publishers_kind = relaying.publishers_kind
 
 ORDERS = Lane("default", "orders")
 BUSY = Paused(Fault("ServiceUnavailable", "later", 503, "req-3", accepted=None), 30.0)
@@ -317,14 +320,18 @@ def test_each_destination_has_its_own_publisher(engine):
 
 
 @on_sqlite
-def test_unknown_destination_pauses_its_lane(engine):
-    """A destination that the settings do not name costs its rows nothing and says so."""
-    write(engine, Message("orders", "x", destination="nowhere"))
-    relay_once(engine, Scripted())
-    (row,) = rows(engine)
+def test_unknown_destination_is_left_to_other_relays(engine, caplog):
+    """A destination that this relay does not know: its rows stay untouched, unpaused, and the log says so once."""
+    write(engine, Message("orders", "x", destination="nowhere"), Message("orders", "y"))
+    with VirtualClock() as clock:
+        publisher, ending = Scripted(clock=clock), drained(engine, clock, timeout_s=5)
+        make_relay(engine, publisher, clock).run(ending)
+    row, known = rows(engine)
+    said = [record for record in caplog.records if record.message == "outbox.destination_unknown"]
 
-    assert (row.state, row.attempts, row.last_error_code) == ("pending", 0, "UnknownDestination")
-    assert [("nowhere", "orders")] == [(pause.destination, pause.topic) for pause in held_pauses(engine)]
+    assert (row.state, row.attempts, row.lease_token, known.state) == ("pending", 0, None, "sent")
+    assert [("nowhere", "orders")] == [(record.destination, record.topic) for record in said]
+    assert ([], True) == (held_pauses(engine), ending.stalled)
 
 
 def test_sent_rows_may_be_deleted(engine):

@@ -5,8 +5,11 @@ from sqlalchemy import event, text
 
 from outbox import Message
 from outbox.relay import Forever
+from tests import relaying
 from tests.relaying import Scripted, drained, make_relay, rows, wait_until, write
 from tests.virtual_clock import VirtualClock
+
+publishers_kind = relaying.publishers_kind
 
 MANY = 1000
 

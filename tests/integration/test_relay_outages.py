@@ -16,6 +16,7 @@ from outbox.store import pauses as pausing
 from outbox.store.claim import claim
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
+from tests import relaying
 from tests.relaying import (
     ODD,
     WRONG,
@@ -30,6 +31,8 @@ from tests.relaying import (
     write,
 )
 from tests.virtual_clock import VirtualClock
+
+publishers_kind = relaying.publishers_kind
 
 ORDERS = Lane("default", "orders")
 AWAY_S = 5.0

@@ -161,7 +161,7 @@ def test_act_on_matching_leaves_rows_in_flight(engine, database):
     [
         (Filter(topic="orders"), "nothing to replay: give ids, or a state"),
         (Filter(State.SENT), "that needs --force"),
-        (Filter(State.PENDING), "in flight"),
+        (Filter(State.PENDING), "still to be published"),
         (Filter(State.DISCARDED), "only failed, in_doubt, sent"),
     ],
 )

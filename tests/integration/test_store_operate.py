@@ -121,8 +121,8 @@ def test_find_an_unknown_id(engine, database, unknown):
 @pytest.mark.parametrize(
     ("verb", "state", "problem"),
     [
-        ("replay", "pending", "which is pending: in flight"),
-        ("discard", "committing", "which is committing: in flight"),
+        ("replay", "pending", "which is pending: it is still to be published"),
+        ("discard", "committing", "which is committing: it is still to be published"),
         ("replay", "sent", "which is sent: that needs --force"),
         ("discard", "in_doubt", "which is in_doubt: that needs --force"),
         ("discard", "sent", "which is sent: only failed, in_doubt"),
@@ -206,7 +206,7 @@ def test_replay_of_a_target_in_flight(engine, database):
     """Nothing is changed where one of the targets may not be."""
     failed, pending = write_row(engine, state="failed"), write_row(engine)
 
-    with pytest.raises(OperationError, match=f"message {pending}, which is pending: in flight"):
+    with pytest.raises(OperationError, match=f"message {pending}, which is pending: it is still to be published"):
         replay(database, [Target(failed, State.FAILED, 0), Target(pending, State.PENDING, 0)], **BY)
 
     assert {failed: "failed", pending: "pending"} == states(engine)

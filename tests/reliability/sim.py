@@ -58,6 +58,7 @@ def _settings(**given: float) -> Settings:
         "OUTBOX_ENVIRONMENT": "simulated",
         "OUTBOX_ACCESS_KEY_ID": "FAKEAKID",
         "OUTBOX_ACCESS_KEY_SECRET": KEYS["FAKEAKID"],
+        "OUTBOX_HTTP_ENGINE": "requests",
         "OUTBOX_BACKOFF_BASE_S": "0.5",
         "OUTBOX_BACKOFF_MAX_S": "4",
     }

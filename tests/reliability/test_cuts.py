@@ -12,8 +12,7 @@ import pytest
 
 from outbox.emulator import Emulator, Rules
 from outbox.rocketmq.client import Client
-from outbox.rocketmq.transport import RequestsTransport
-from tests.integration.clients import destination, publish
+from tests.integration.clients import TRANSPORTS, destination, publish
 from tests.integration.fault_proxy import Cut, FaultProxy
 
 #: ``make cuts`` tries every byte of everything; ordinary runs every byte of a publish, and some of the others.
@@ -93,14 +92,17 @@ CASES = [
 class Neighbourhood:
     """An emulator, and an operation to ask of it through a proxy that cuts."""
 
-    def __init__(self, emulator: Emulator, operation: Operation) -> None:
+    def __init__(self, emulator: Emulator, operation: Operation, http_engine: str) -> None:
         self.emulator = emulator
+        self._http_engine = http_engine
         self._operation = operation
         self._direct = self._client(emulator.url)
 
-    @staticmethod
-    def _client(url: str) -> Client:
-        return Client(destination(group_id="GID_1"), RequestsTransport(url, pool_size=12))
+    def _client(self, url: str) -> Client:
+        return Client(destination(group_id="GID_1"), TRANSPORTS[self._http_engine](url, pool_size=12))
+
+    def close(self) -> None:
+        self._direct._transport.close()
 
     def ask(self, cut: Cut | None):
         """Ask once; what came of it, how many connections were made, and the bytes that passed until the cut."""
@@ -112,6 +114,9 @@ class Neighbourhood:
             client._transport.close()
         fault = getattr(outcome, "fault", None)
         told = (type(outcome).__name__, fault and fault.code, fault and fault.accepted)
+        if cut is not None and cut.how == "garbage" and told == TRUNCATED:
+            # To one engine the garbage may happen to end the head.
+            told = LOST
         return told, proxy.connections, proxy.received
 
     def length_of(self, side: str) -> int:
@@ -134,19 +139,21 @@ def _step(name: str, how: str) -> int:
 
 
 @contextmanager
-def neighbourhood(operation: Operation):
+def neighbourhood(operation: Operation, http_engine: str):
     # Each poll is to find a half message that was never offered before, so that all answers are equally long.
     with Emulator(rules=Rules(offer_every_s=3600.0)) as emulator:
         if operation.fault:
             emulator.fault(**operation.fault)
-        yield Neighbourhood(emulator, operation)
+        around = Neighbourhood(emulator, operation, http_engine)
+        yield around
+        around.close()
 
 
 @pytest.mark.parametrize(("name", "side", "how"), CASES)
-def test_cut_at_every_byte(name, side, how):
+def test_cut_at_every_byte(http_engine, name, side, how):
     """Unknown, by the code that is stated, with one request on the wire; a cut behind the last byte is none."""
     operation = OPERATIONS[name]
-    with neighbourhood(operation) as around:
+    with neighbourhood(operation, http_engine) as around:
         length = around.length_of(side)
         around.emulator.clear_ledger()
         offsets = range(0, length, _step(name, how))

@@ -12,6 +12,10 @@ from tests.reliability.relays import KEYS, cold_relay, compare, drain, nursery, 
 ROWS = 2000
 WARM_KILLS = 50
 COLD_KILLS = 10
+#: Both engines, each with a database of its own.
+BOTH = pytest.mark.parametrize(
+    ("database_kind", "http_engine"), [("postgresql", "curl"), ("mariadb", "requests"), ("sqlite", "curl")]
+)
 FAULTS = [{"fault": name, "rate": 0.03, "seed": 7} for name in ("accept_then_drop", "accept_then_500", "drop_before")]
 
 
@@ -24,13 +28,15 @@ def orders(count: int) -> list[Message]:
 
 
 @pytest.mark.timeout(240)
-def test_kill_loses_nothing(engine, migrated_url):
+@BOTH
+def test_kill_loses_nothing(engine, migrated_url, http_engine):
     """Whatever instant a relay dies at: nothing is lost, altered or out of order, and every duplicate was counted."""
     write(engine, orders(ROWS))
     chance = random.Random(7)
     with emulator_process(keys=KEYS) as emulator:
         emulator.faults(*FAULTS, {"fault": "slow", "rate": 1.0, "seconds": 0.005})
-        environment = settings(migrated_url, emulator.url, OUTBOX_BATCH_SIZE=50, OUTBOX_MAX_ATTEMPTS=1000)
+        limits = {"OUTBOX_BATCH_SIZE": 50, "OUTBOX_MAX_ATTEMPTS": 1000, "OUTBOX_HTTP_ENGINE": http_engine}
+        environment = settings(migrated_url, emulator.url, **limits)
         with nursery(environment) as warm:
             for _ in range(3):
                 warm.start()

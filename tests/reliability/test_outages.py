@@ -16,6 +16,10 @@ from tests.reliability.relays import KEYS, compare, nursery, settings, write
 # A minute by hand: OUTBOX_TEST_OUTAGE_S=60 pytest tests/reliability/test_outages.py
 OUTAGE_S = float(os.environ.get("OUTBOX_TEST_OUTAGE_S", "10"))
 RECOVERED_WITHIN_S = 8
+#: Both engines, each with a database of its own.
+BOTH = pytest.mark.parametrize(
+    ("database_kind", "http_engine"), [("postgresql", "curl"), ("mariadb", "requests"), ("sqlite", "curl")]
+)
 
 
 def free_port() -> int:
@@ -80,10 +84,12 @@ def test_fault_of_the_endpoint_costs_no_attempt(engine, migrated_url, fault):
 
 
 @pytest.mark.timeout(110 + OUTAGE_S)
-def test_endpoint_down_costs_no_attempt(engine, migrated_url):
+@BOTH
+def test_endpoint_down_costs_no_attempt(engine, migrated_url, http_engine):
     """Ten seconds without anyone listening: no attempt charged, no row failed, delivered within eight seconds after."""
     port = free_port()
-    with nursery(settings(migrated_url, f"http://127.0.0.1:{port}")) as warm, ExitStack() as later:
+    environment = settings(migrated_url, f"http://127.0.0.1:{port}", OUTBOX_HTTP_ENGINE=http_engine)
+    with nursery(environment) as warm, ExitStack() as later:
         write(engine, messages_of("troubled", 200))
         write(engine, [Message("steps", {"n": n}, ordering_key=f"key-{n % 5}") for n in range(50)])
         warm.start()

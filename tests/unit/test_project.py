@@ -142,7 +142,8 @@ def test_wheel_holds_migrations_pages_and_types(wheel):
     names = wheel("standard")
 
     assert {"outbox/__init__.py", "outbox/py.typed", "outbox/migrations/env.py"} <= set(names)
-    assert {"outbox/admin/static/outbox/outbox.css", "outbox/flask/templates/outbox/base.html"} <= set(names)
+    assert {"outbox/admin/static/outbox/outbox.css", "outbox/admin/templates/outbox/base.html"} <= set(names)
+    assert {"outbox/django/jinja2/outbox/base.html", "outbox/django/templates/outbox/page.html"} <= set(names)
     assert any(re.fullmatch(r"outbox/migrations/versions/\w+\.py", name) for name in names)
     assert [] == [name for name in names if not name.startswith(("outbox/", "rocketmq_outbox-"))]
 

@@ -114,6 +114,7 @@ TEXTS_AND_VALUES = [
     ("backoff_base_s", "0.25", 0.25),
     ("lease_s", "30", 30),
     ("http_engine", "requests", "requests"),
+    ("http_engine", "curl", "curl"),
     ("environment", "staging-2", "staging-2"),
     ("table_schema", "shop_outbox", "shop_outbox"),
     ("skip_failed_heads", "orders", {"orders"}),

@@ -36,7 +36,7 @@ window.addEventListener("pageshow", () => {
 document.querySelector("form[data-ob-go-on]")?.requestSubmit();
 
 // The overview follows what happens, unless somebody is reading in it.
-const live = document.querySelector("main[data-ob-live]");
+const live = document.querySelector("[data-ob-live]");
 if (live) {
   setInterval(async () => {
     const isRead = live.querySelector("details[open]") || live.contains(document.activeElement);
@@ -44,7 +44,7 @@ if (live) {
     const answer = await fetch(location.href).catch(() => null);
     if (!answer?.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.querySelector("main[data-ob-live]");
+    const fresh = page.querySelector("[data-ob-live]");
     if (fresh) live.replaceChildren(...fresh.childNodes);
   }, Number(live.dataset.obLive) * 1000);
 }

@@ -1,0 +1,68 @@
+"""``manage.py outbox …``: the outbox's command line, with the project's settings and database."""
+
+import argparse
+import os
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+
+import click
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+
+from outbox.commands import OutboxCommands
+from outbox.django.settings import load
+from outbox.wiring import Runtime
+
+__all__ = ["Command"]
+
+
+class Command(BaseCommand):
+    """Hands everything over to the outbox's own commands; ``manage.py outbox --help`` lists them."""
+
+    help = "The outbox: relay, look, act; see: manage.py outbox --help"
+    requires_system_checks = ()
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run one command of ``manage.py``'s and exit with its code."""
+        try:
+            _program().main(args=argv[2:], prog_name=f"{os.path.basename(argv[0])} {argv[1]}")  # noqa: PTH119 - as Django names it
+        finally:
+            connections.close_all()
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Everything is for the outbox's own parser."""
+        parser.add_argument("arguments", nargs=argparse.REMAINDER)
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run ``call_command("outbox", …)``. Raises `CommandError` with its exit code, if that is not 0."""
+        with redirect_stdout(options.get("stdout") or sys.stdout):
+            try:
+                _program().main(args=options["arguments"], prog_name="manage.py outbox")
+            except SystemExit as ended:
+                if ended.code:
+                    code = int(ended.code)
+                    raise CommandError(f"outbox ended with exit code {code}", returncode=code) from None
+
+
+def _program() -> OutboxCommands:
+    chosen: list[str | None] = [None]
+
+    def choose(_ctx: click.Context, _param: click.Parameter, alias: str | None) -> None:
+        chosen[0] = alias
+
+    program = OutboxCommands(
+        lambda: Runtime(load(chosen[0])),
+        "Settings are keys of settings.OUTBOX, which others name OUTBOX_…, and the database is that of DATABASES",
+    )
+    click.option(
+        "--database",
+        type=click.Choice(sorted(connections)),
+        callback=choose,
+        expose_value=False,
+        help="The alias of the database whose outbox is meant; the routers decide where it is not given.",
+    )(program)
+    # Django has read these before it came here.
+    for name in ("--settings", "--pythonpath"):
+        click.option(name, hidden=True, expose_value=False)(program)
+    return program
