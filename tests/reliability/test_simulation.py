@@ -27,7 +27,7 @@ def _first_caught(database, most, *, halves):
     """In how many schedules the first violation was found, and which it is; None if there was none."""
     for seed in range(most):
         violations = simulate(database, seed, halves=halves).violations
-        # A forbidden change of a state is no harm yet: what counts is what became of the messages. And a switch that broke
+        # A forbidden change of a state is no harm yet: what counts is what became of messages. And a switch that broke
         # the relay itself would show in that it never rests.
         harmless = ("table: ",) if halves else ("table: ", "not at rest")
         harm = [violation for violation in violations if not violation.startswith(harmless)]
