@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from outbox import Message
 from outbox.half import CheckConfig
 from outbox.settings import Settings
-from outbox.store import operate, origin
+from outbox.store import halves, operate, origin
 from outbox.store.silence import Pace
 from outbox.table import checks, messages
 from outbox.wiring import Runtime
@@ -176,17 +176,15 @@ def test_lost_post_is_adopted_by_the_checker(stage):
 def test_relay_that_was_stopped_after_its_post_elects_nothing(stage, monkeypatch):
     """By the database's clock its lease is over, whatever its own says: a checker decides, by the broker's clock."""
     row_id = stage.order()
-    runtime = stage.another(lease_s=3.0)
-    client = runtime.publishers["default"]
-    post_half = client.post_half
+    elect = halves.elect
 
-    def stopped(*arguments, **named):
-        outcome = post_half(*arguments, **named)
+    def stopped(*given):
         time.sleep(3.1)
-        return outcome
+        return elect(*given)
 
-    monkeypatch.setattr(client, "post_half", stopped)
-    counts = stage.relay(runtime)
+    with monkeypatch.context() as patch:
+        patch.setattr(halves, "elect", stopped)
+        counts = stage.relay(stage.another(lease_s=3.0))
     left = stage.row(row_id)
     checked = stage.check(after_s=12)
 

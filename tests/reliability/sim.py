@@ -118,24 +118,26 @@ class Schedule:
         self.halves = halves
         self.living: dict[str, Relay | Checker] = {}
         choose = self.choose
-        lease_s = choose.choice((3.0, 6.0))
+        # Shorter than any check time, or longer than most.
+        lease_s = choose.choice((3.0, 6.0, 40.0) if halves else (3.0, 6.0))
+        limit_s = min(lease_s, 6.0) / 3
         self.settings = _settings(
             batch_size=choose.choice((1, 2, 10)),
             concurrency=choose.choice((1, 2, 4)),
             lease_s=lease_s,
-            request_timeout_s=lease_s / 3,
+            request_timeout_s=limit_s,
             max_attempts=choose.choice((1, 2, 10) if halves else (2, 4, 10)),
             keep_sent=choose.random() < 0.85,
         )
         self.clock = SimClock(seed)
         profile = choose.choice(PROFILES) if halves else {}
-        self.chaos = Chaos(f"chaos {seed}", self.clock, lease_s, crashable=_is_mortal, on_crash=self._bury, log=log)
+        self.chaos = Chaos(f"chaos {seed}", self.clock, 3 * limit_s, crashable=_is_mortal, on_crash=self._bury, log=log)
         self.chaos.rates |= profile
         self.broker = SimBroker(self.chaos, hostile=choose.random() < 0.5, halves=halves)
         self.check_s = choose.choice((10, 10, 10, 12, 30, 60, 300)) if halves else None
         self.chaos.check_s = self.check_s or 0.0
         self.check_config = CheckConfig(
-            request_deadline_s=lease_s / 3,
+            request_deadline_s=limit_s,
             pace=Pace(check_s=choose.choice((10, 60)), rest_s=choose.choice((2.0, 30.0)), longest_rest_s=120.0),
             idle_s=choose.choice((4.0, 12.0)),
         )

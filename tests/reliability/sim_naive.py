@@ -29,7 +29,7 @@ Switch = Callable[[pytest.MonkeyPatch], None]
 
 def _with_outcome(patch: pytest.MonkeyPatch, change: Callable[[Outcome], Outcome]) -> None:
     outcome_of = Client.outcome_of
-    patch.setattr(Client, "outcome_of", lambda self, answer, body: change(outcome_of(self, answer, body)))
+    patch.setattr(Client, "outcome_of", lambda self, *given: change(outcome_of(self, *given)))
 
 
 def sent_without_an_answer(patch: pytest.MonkeyPatch) -> None:

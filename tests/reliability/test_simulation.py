@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 
 import pytest
 
@@ -27,8 +26,10 @@ def _first_caught(database, most, *, halves):
     """In how many schedules the first violation was found, and which it is; None if there was none."""
     for seed in range(most):
         violations = simulate(database, seed, halves=halves).violations
-        # A forbidden change of a state is no harm yet: what counts is what became of the messages.
-        harm = [violation for violation in violations if not violation.startswith("table: ")]
+        # A forbidden change of a state is no harm yet: what counts is what became of messages. And a switch that broke
+        # the relay itself would show in that it never rests.
+        harmless = ("table: ",) if halves else ("table: ", "not at rest")
+        harm = [violation for violation in violations if not violation.startswith(harmless)]
         if harm:
             return seed + 1, harm[0]
     return None
@@ -67,11 +68,13 @@ def test_simulate_keeps_every_promise_for_half_messages(database, shard):
 @pytest.mark.parametrize("halves", [False, True])
 def test_simulate_lets_everything_go_wrong(database, halves):
     """In a few hundred schedules each fault happens, or the rest of these tests would prove little."""
-    happened = Counter()
+    possible, happened = set(FAULTS | HALF_FAULTS if halves else FAULTS), set()
     for seed in range(300):
-        happened += simulate(database, seed, halves=halves).faults
+        happened |= set(simulate(database, seed, halves=halves).faults)
+        if possible <= happened:
+            break
 
-    assert set(FAULTS | HALF_FAULTS if halves else FAULTS) == set(happened)
+    assert possible == happened
 
 
 @pytest.mark.parametrize("halves", [False, True])
