@@ -9,6 +9,7 @@ from outbox.admin import deeds
 from outbox.store import matching, operate
 from tests.conftest import _engine
 from tests.django_projects import ADMIN, Operator, admin_project, migrated_project, plain, set_up
+from tests.flask_apps import hidden
 from tests.rows import audits, lease_row, read_row, statements, states, write_row, write_rows
 
 set_up()
@@ -273,15 +274,29 @@ def test_admin_acts_on_all_that_match_in_chunks(engine, ann, monkeypatch):
     monkeypatch.setattr(deeds, "_FOR_S", 0.0)
     rows = [fail(engine) for _ in range(5)]
     question = ann.post("confirm/", do="discard matching", state="failed")
-    answer = ann.act("discard matching", state="failed", upto=rows[-1])
+    answer = ann.act(**hidden(question))
     while "data-ob-go-on" in answer.text:
-        form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', answer.text))
-        answer = ann.client.post(f"{ADMIN}act/", form)
+        answer = ann.post("act/", **hidden(answer))
 
     assert "Discard 5 messages?" in plain(question)
     assert "5 discarded" in plain(answer)
     assert dict.fromkeys(rows, "discarded") == states(engine)
     assert ["1 messages", "2 messages", "2 messages"] == sorted(LogEntry.objects.values_list("object_repr", flat=True))
+
+
+def test_admin_acts_on_no_more_than_was_confirmed(engine, ann):
+    """Rows that fail between question and answer, even with lower ids, are left alone; of none nothing is asked."""
+    (older,) = write_rows(engine, 1)
+    nothing = ann.post("confirm/", do="discard matching", state="failed")
+    newest = fail(engine)
+    question = ann.post("confirm/", do="discard matching", state="failed")
+    with engine.begin() as sql:
+        sql.exec_driver_sql(f"UPDATE outbox_messages SET state = 'failed' WHERE id = {older}")
+
+    ann.act(**hidden(question))
+
+    assert (400, 200) == (nothing.status_code, question.status_code)
+    assert {older: "failed", newest: "discarded"} == states(engine)
 
 
 def test_admin_by_force(engine, ann):
