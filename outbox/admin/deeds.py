@@ -129,7 +129,7 @@ def act(visit: Visit) -> Page:
 
 def _act_on_selected(visit: Visit, intent: Intent, given: dict[str, Any]) -> Page:
     outcome = acting.act_on_selected(visit.database, intent.verb, intent.selected, **given)
-    return Page("done.html", {"intent": intent, "outcome": outcome})
+    return Page("done.html", {"intent": intent, "outcome": outcome, "given": given})
 
 
 def _act_on_matching(visit: Visit, intent: Intent, given: dict[str, Any]) -> Page:
@@ -147,7 +147,7 @@ def _act_on_matching(visit: Visit, intent: Intent, given: dict[str, Any]) -> Pag
         "confirmed": left,
         "done": before + progress.done,
     }
-    return Page("progress.html", {"intent": intent, "progress": progress, "hidden": hidden})
+    return Page("progress.html", {"intent": intent, "progress": progress, "hidden": hidden, "given": given})
 
 
 def _go_on(visit: Visit, intent: Intent, given: dict[str, Any], confirmed: str) -> tuple[Progress, str]:
@@ -171,23 +171,25 @@ def _go_on(visit: Visit, intent: Intent, given: dict[str, Any], confirmed: str) 
 def pause(visit: Visit) -> Page:
     """Stop claims in a lane."""
     visit.demand("pause")
-    given = {"destination": visit.text("destination") or "default", "topic": visit.text("topic")}
+    lane = {"destination": visit.text("destination").strip() or "default", "topic": visit.text("topic").strip()}
     try:
-        acting.pause(visit.database, **given, by=visit.operator, reason=visit.text("reason"))
+        given = {"by": visit.operator, "reason": acting.checked_reason(visit.text("reason"))}
+        acting.pause(visit.database, **lane, **given)
     except OperationError as error:
-        return _pauses(visit, str(error), given | {"reason": visit.text("reason")})
-    return Page(elsewhere="pauses")
+        return _pauses(visit, str(error), lane | {"reason": visit.text("reason")})
+    return Page(elsewhere="pauses", context={"verb": "pause", **lane, "given": given})
 
 
 def resume(visit: Visit) -> Page:
     """End an operator's pause."""
     visit.demand("resume")
-    lane = {"destination": visit.text("destination"), "topic": visit.text("topic")}
+    lane = {"destination": visit.text("destination").strip(), "topic": visit.text("topic").strip()}
     try:
-        acting.resume(visit.database, **lane, by=visit.operator, reason=visit.text("reason"))
+        given = {"by": visit.operator, "reason": acting.checked_reason(visit.text("reason"))}
+        acting.resume(visit.database, **lane, **given)
     except OperationError as error:
         return _pauses(visit, str(error), {})
-    return Page(elsewhere="pauses")
+    return Page(elsewhere="pauses", context={"verb": "resume", **lane, "given": given})
 
 
 def _pauses(visit: Visit, problem: str, given: dict[str, str]) -> Page:

@@ -299,6 +299,48 @@ def test_admin_acts_on_no_more_than_was_confirmed(engine, ann):
     assert {older: "failed", newest: "discarded"} == states(engine)
 
 
+REASONS = {
+    "act/": {"do": "discard selected", "selected": "1.failed.0"},
+    "act/ on all": {"do": "discard matching", "state": "failed", "confirmed": "1.0"},
+    "pauses/": {"topic": " orders\n"},
+}
+
+
+@pytest.mark.parametrize("path", REASONS)
+def test_admin_logs_the_reason_of_the_audit(engine, ann, path):
+    """Whatever was typed, Django's log gets one line that prints, as the audit does; no database takes a NUL."""
+    fail(engine)
+
+    ann.post(path.split()[0], **REASONS[path] | {"reason": " why\x00\x1b\n\u202eso "})
+
+    (audited,) = [one["reason"] for one in audits(engine)]
+    (logged,) = LogEntry.objects.all()
+    assert "why    so" == audited
+    assert logged.change_message.endswith(f": {audited}")
+    assert logged.object_repr.isprintable()
+
+
+@pytest.mark.parametrize(("path", "status"), [("act/", 200), ("pauses/", 302)])
+def test_admin_tells_of_what_djangos_log_lacks(engine, ann, caplog, path, status):
+    """A deed that is done is told as done, whatever becomes of Django's log; that this lacks it is told and logged."""
+    row_id = fail(engine)
+    form = {
+        "do": "discard selected",
+        "selected": f"{row_id}.failed.0",
+        "topic": "orders",
+        "csrfmiddlewaretoken": ann.token(),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE django_admin_log RENAME TO away")
+
+    answer = ann.post(path, **form, **REASON)
+    shown = answer.text if status == 200 else ann.get("pauses/").text
+
+    assert (status, 1) == (answer.status_code, len(audits(engine)))
+    assert "This was done, and is in the outbox’s audit, but not in Django’s log" in shown
+    assert ["outbox.django_log_failed"] == [one.getMessage() for one in caplog.records if one.name == "outbox"]
+
+
 def test_admin_by_force(engine, ann):
     """What may publish twice is done only by force, and both logs say so."""
     row_id = write_row(engine, state="sent", message_id="M")
