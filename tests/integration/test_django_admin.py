@@ -299,6 +299,14 @@ def test_admin_acts_on_no_more_than_was_confirmed(engine, ann):
     assert {older: "failed", newest: "discarded"} == states(engine)
 
 
+@pytest.mark.parametrize("forged", ["9" * 5000, "%00", "%D9%A1"])
+def test_admin_does_not_know_forged_references(engine, ann, forged):
+    """A reference that none has is that of no message, in whatever digits it is written."""
+    assert 1 == write_row(engine)
+
+    assert [404, 404] == [ann.get(f"{forged}/change/").status_code, ann.post(f"{forged}/body/").status_code]
+
+
 REASONS = {
     "act/": {"do": "discard selected", "selected": "1.failed.0"},
     "act/ on all": {"do": "discard matching", "state": "failed", "confirmed": "1.0"},

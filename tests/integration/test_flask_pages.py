@@ -289,6 +289,31 @@ def test_forged_form_is_told(engine, pages, form, says):
     assert {row_id: "failed"} == states(engine)
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("forged", ["9" * 5000, "%00", "%D9%A1", "x", "-1", "%F0%9F%98%80" * 36])
+def test_forged_reference_is_told(engine, pages, forged):
+    """A reference that none has is that of no message, in whatever digits or letters it is written."""
+    assert 1 == write_row(engine)
+
+    answers = [pages.get(f"/messages/{forged}"), pages.post(f"/messages/{forged}/body")]
+
+    assert [404, 404] == [answer.status_code for answer in answers]
+    assert all("there is no message" in plain(answer) for answer in answers)
+    assert [] == audits(engine)
+
+
+@on_sqlite
+@pytest.mark.parametrize("field", [{"created_from": "0001-01-01"}, {"created_until": "9999-12-31T23:59:59"}])
+def test_forged_instant_is_told(engine, pages, field):
+    """An instant at an end of the calendar is refused with a line."""
+    fail(engine)
+
+    answers = [pages.get("/messages", **field), pages.post("/confirm", do="replay matching", state="failed", **field)]
+
+    assert [400, 400] == [answer.status_code for answer in answers]
+    assert all("is no instant that messages are of" in plain(answer) for answer in answers)
+
+
 @on_sqlite
 @pytest.mark.parametrize(("field", "forged"), [("after", "x"), ("upto", "-1"), ("done", "1" * 30)])
 def test_forged_progress_is_told(engine, pages, field, forged):
