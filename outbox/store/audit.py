@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, RowMapping, Select, func, insert, select
 from outbox.store.database import Database, one_line
 from outbox.table import audit, db_now
 
-__all__ = ["Act", "acts", "write_audit"]
+__all__ = ["Act", "acts", "author", "write_audit"]
 
 _BY_CHARACTERS = 150
 _COLUMNS = ("outbox_id", "destination", "topic", "keys")
@@ -36,12 +36,17 @@ def write_audit(
         by: the operator.
         reason: as the operator gave it.
     """
-    act = {"action": action, "by": one_line(by, _BY_CHARACTERS), "reason": reason}
+    act = {"action": action, "by": author(by), "reason": reason}
     rows = [act | {name: one.get(name) for name in _COLUMNS} for one in objects]
     if len(rows) > 1:
         at = connection.scalar(select(db_now()))
         rows = [row | {"at": at} for row in rows]
     connection.execute(insert(audit), rows)
+
+
+def author(by: str) -> str:
+    """Who did it, as the tables hold it: one line of at most 150 characters."""
+    return one_line(by, _BY_CHARACTERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Delete, and_, case, delete, update
 
-from outbox.store.audit import write_audit
+from outbox.store.audit import author, write_audit
 from outbox.store.database import Database
 from outbox.store.dialects import upsert
 from outbox.store.lanes import AutomaticPause, Lane
@@ -85,7 +85,7 @@ def pause(database: Database, lane: Lane, *, by: str, reason: str, until: dateti
     Raises:
         DatabaseError: see `Database.run`.
     """
-    row = _row(lane, automatic=False, by=by, reason=reason, until=until)
+    row = _row(lane, automatic=False, by=author(by), reason=reason, until=until)
     changed = ("until", "by", "reason", "created_at")
 
     def work(connection: Connection) -> None:

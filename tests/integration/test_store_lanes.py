@@ -6,6 +6,7 @@ import pytest
 
 from outbox.store.database import Database
 from outbox.store.lanes import Lane, due_lanes, left_to_do
+from outbox.store.look import paused
 from outbox.store.pauses import end_automatic_pause, pause, pause_automatically, resume, win_probe
 from tests.rows import ORDERS, ago, audits, change, lease_row, new_row, statements, write_all, write_key, write_row
 
@@ -174,6 +175,15 @@ def test_pause_by_an_operator(engine, database):
         (row["action"], row["by"], row["reason"]) for row in audits(engine)
     ]
     assert {("default", "orders")} == {(row["destination"], row["topic"]) for row in audits(engine)}
+
+
+def test_pause_by_a_long_name(engine, database):
+    """Who paused is cut to what the table holds, in one line, as in the audit."""
+    pause(database, ORDERS, by="ann\n" + "x" * 200, reason="migration")
+
+    (seen,) = paused(database)
+
+    assert "ann " + "x" * 146 == seen["by"] == audits(engine)[0]["by"]
 
 
 def test_pause_until_an_instant(engine, database):
