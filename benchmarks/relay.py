@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of each contender, 5 by default")
     parser.add_argument("--note", default="", help="written beside the results")
     given = parser.parse_args()
-    rounds, count = given.rounds or (1 if given.quick else 5), 2000 if given.quick else 5000
+    rounds, count = given.rounds or (3 if given.quick else 5), 2000 if given.quick else 5000
     with (
         tempfile.TemporaryDirectory() as directory,
         services.fresh_database("postgresql", Path(directory)) as url,
