@@ -70,6 +70,18 @@ class Pages:
         """Send the form of the confirmation page."""
         return self.post("/act", do=do, **{"reason": "endpoint repaired"} | fields)
 
+    def act_on_all(self, do, **fields):
+        """Ask to act on all that match, and send the form that comes back; fields beside the filter's are typed in."""
+        typed = {name: fields.pop(name) for name in ("force", "reason") if name in fields}
+        asked = self.post("/confirm", do=f"{do} matching", **fields)
+        return self.post("/act", **hidden(asked) | {"reason": "endpoint repaired"} | typed)
+
+
+def hidden(answer):
+    """The hidden fields of a page's form to act, but for its token."""
+    fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', answer.text)
+    return {name: unescape(value) for name, value in fields if "csrf" not in name}
+
 
 def plain(answer):
     """An answer's text without tags, blanks squeezed."""

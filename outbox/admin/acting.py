@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from outbox.admin.filters import checked_name
@@ -13,11 +14,19 @@ from outbox.store.filter import Filter
 from outbox.store.lanes import Lane
 from outbox.store.matching import Progress
 from outbox.store.operate import Outcome, Target
+from outbox.store.search import search
+from outbox.store.tally import Count
 
 __all__ = [
+    "ALL",
+    "Question",
+    "act_on_confirmed",
     "act_on_matching",
     "act_on_selected",
+    "ask",
     "checked_reason",
+    "confirmed_text",
+    "parse_confirmed",
     "parse_targets",
     "pause",
     "resume",
@@ -25,6 +34,12 @@ __all__ = [
     "view_body",
 ]
 
+#: What is confirmed where the rows are too many to be counted: all up to the newest.
+ALL = "all"
+
+# So many rows are confirmed one by one; their names fit into any framework's form.
+_MOST = 10_000
+_CONFIRMED = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})")
 _VERBS = frozenset({"replay", "discard"})
 _REASON_CHARACTERS = 500
 _TARGET = re.compile(r"([0-9]{1,18})\.([a-z_]{1,16})\.([0-9]{1,9})")
@@ -87,6 +102,71 @@ def act_on_matching(
     return matching.act_on_matching(
         database, _verb(verb), meant, by=by, reason=checked, force=force, after=after, upto=upto, for_s=for_s
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an operator is asked to confirm of everything that a filter means.
+
+    Attributes:
+        total: how many rows.
+        confirmed: which, of `confirmed_text`; `ALL` where they are too many to be counted.
+        upto: the newest row's id.
+    """
+
+    total: Count
+    confirmed: str
+    upto: int
+
+
+def ask(database: Database, verb: str, meant: Filter) -> Question:
+    """Look which rows a deed on everything that a filter means would be done to.
+
+    Raises:
+        OperationError: there are none.
+        DatabaseError: see `Database.run`.
+    """
+    found = search(database, meant, limit=1, most=_MOST)
+    targets = [] if found.total.at_least else matching.seen(database, meant, most=_MOST + 1)
+    if found.rows and (found.total.at_least or len(targets) > _MOST):
+        return Question(Count(min(found.total.number, _MOST), at_least=True), ALL, found.rows[0]["id"])
+    if not targets:
+        said = "was found in time; narrow the filter" if found.time_was_up else "matches"
+        raise OperationError(f"nothing to {verb}: no message {said}")
+    return Question(Count(len(targets)), confirmed_text(targets), targets[-1].id)
+
+
+def confirmed_text(targets: Sequence[Target]) -> str:
+    """Rows of one state as a form holds them, so that a deed is done to what was confirmed, and to nothing else."""
+    return " ".join(f"{target.id}.{target.replays}" for target in targets)
+
+
+def parse_confirmed(text: str, state: State) -> list[Target]:
+    """The rows, in this state, that are meant by `confirmed_text`, in the order of their ids, each once.
+
+    Raises:
+        OperationError: no page has made the text.
+    """
+    found = [_CONFIRMED.fullmatch(one) for one in dict.fromkeys(text.split(" "))]
+    if not all(found) or len(found) > _MOST:
+        raise OperationError("confirmed: is not as this page has made it; go back and look again")
+    targets = (Target(int(one[1]), state, int(one[2])) for one in found if one)
+    return sorted(targets, key=lambda target: target.id)
+
+
+def act_on_confirmed(
+    database: Database,
+    verb: str,
+    targets: Sequence[Target],
+    *,
+    by: str,
+    reason: str,
+    force: bool = False,
+    for_s: float = 2.0,
+) -> Progress:
+    """Same as `outbox.store.matching.act_on_seen`, with a reason that is checked."""
+    checked = checked_reason(reason)
+    return matching.act_on_seen(database, _verb(verb), targets, by=by, reason=checked, force=force, for_s=for_s)
 
 
 def view_body(database: Database, reference: int | str, *, by: str, reason: str = "looked at on a page") -> str:

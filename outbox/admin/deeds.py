@@ -12,8 +12,8 @@ from outbox.admin.words import inert
 from outbox.errors import FilterError, OperationError
 from outbox.states import State, sources
 from outbox.store.filter import Filter
+from outbox.store.matching import Progress
 from outbox.store.operate import Target
-from outbox.store.search import search
 from outbox.store.tally import Count
 
 __all__ = ["Intent", "act", "body", "confirm", "pause", "resume"]
@@ -90,19 +90,23 @@ def confirm(visit: Visit) -> Page:
 def _confirmation(visit: Visit, intent: Intent, problem: str | None = None) -> Page:
     states, possible = intent.states, sources(intent.verb, forced=True)
     if not states:
-        raise OperationError(f"choose a state first: all of which are to {intent.verb}?")
+        raise _no_state(intent)
     if not states & possible:
         raise OperationError(f"cannot {intent.verb} what is {_listed(states)}: only what is {_listed(possible)}")
-    found = search(visit.database, intent.meant, limit=1) if intent.scope == "matching" else None
+    question = acting.ask(visit.database, intent.verb, intent.meant) if intent.scope == "matching" else None
     context = {
         "intent": intent,
         "written": written(intent.meant),
-        "total": found.total if found else Count(len(intent.targets)),
-        "upto": found.rows[0]["id"] if found and found.rows else "",
+        "total": question.total if question else Count(len(intent.targets)),
+        "question": question,
         "reason": visit.text("reason"),
         "problem": problem,
     }
     return Page("confirm.html", context, HTTPStatus.BAD_REQUEST if problem else HTTPStatus.OK)
+
+
+def _no_state(intent: Intent) -> OperationError:
+    return OperationError(f"choose a state first: all of which are to {intent.verb}?")
 
 
 def _listed(states: set[State] | frozenset[State]) -> str:
@@ -125,23 +129,40 @@ def act(visit: Visit) -> Page:
 
 def _act_on_selected(visit: Visit, intent: Intent, given: dict[str, Any]) -> Page:
     outcome = acting.act_on_selected(visit.database, intent.verb, intent.selected, **given)
-    return Page("done.html", {"intent": intent, "outcome": outcome})
+    return Page("done.html", {"intent": intent, "outcome": outcome, "given": given})
 
 
 def _act_on_matching(visit: Visit, intent: Intent, given: dict[str, Any]) -> Page:
-    after, upto, before = visit.number("after") or 0, visit.number("upto"), visit.number("done") or 0
-    progress = acting.act_on_matching(
-        visit.database, intent.verb, intent.meant, after=after, upto=upto, for_s=_FOR_S, **given
-    )
+    confirmed, upto = visit.text("confirmed"), visit.number("upto")
+    if not confirmed or (confirmed == acting.ALL and upto is None):
+        return _confirmation(visit, intent, "this was not confirmed; look again at what matches")
+    before = visit.number("done") or 0
+    progress, left = _go_on(visit, intent, given, confirmed)
     hidden = written(intent.meant) | {
         "do": f"{intent.verb} matching",
         "reason": given["reason"],
         "force": "yes" if given["force"] else "",
         "after": progress.after,
         "upto": "" if upto is None else upto,
+        "confirmed": left,
         "done": before + progress.done,
     }
-    return Page("progress.html", {"intent": intent, "progress": progress, "hidden": hidden})
+    return Page("progress.html", {"intent": intent, "progress": progress, "hidden": hidden, "given": given})
+
+
+def _go_on(visit: Visit, intent: Intent, given: dict[str, Any], confirmed: str) -> tuple[Progress, str]:
+    """How far it came, and what of that which was confirmed is left."""
+    given = given | {"for_s": _FOR_S}
+    after, upto = visit.number("after") or 0, visit.number("upto")
+    if confirmed == acting.ALL:
+        whole = acting.act_on_matching(visit.database, intent.verb, intent.meant, after=after, upto=upto, **given)
+        return whole, confirmed
+    if intent.meant.state is None:
+        raise _no_state(intent)
+    targets = acting.parse_confirmed(confirmed, intent.meant.state)
+    progress = acting.act_on_confirmed(visit.database, intent.verb, targets, **given)
+    left = [] if progress.after is None else [one for one in targets if one.id > progress.after]
+    return progress, acting.confirmed_text(left)
 
 
 # --- pauses -------------------------------------------------------------------------------------------------------
@@ -150,23 +171,25 @@ def _act_on_matching(visit: Visit, intent: Intent, given: dict[str, Any]) -> Pag
 def pause(visit: Visit) -> Page:
     """Stop claims in a lane."""
     visit.demand("pause")
-    given = {"destination": visit.text("destination") or "default", "topic": visit.text("topic")}
+    lane = {"destination": visit.text("destination").strip() or "default", "topic": visit.text("topic").strip()}
     try:
-        acting.pause(visit.database, **given, by=visit.operator, reason=visit.text("reason"))
+        given = {"by": visit.operator, "reason": acting.checked_reason(visit.text("reason"))}
+        acting.pause(visit.database, **lane, **given)
     except OperationError as error:
-        return _pauses(visit, str(error), given | {"reason": visit.text("reason")})
-    return Page(elsewhere="pauses")
+        return _pauses(visit, str(error), lane | {"reason": visit.text("reason")})
+    return Page(elsewhere="pauses", context={"verb": "pause", **lane, "given": given})
 
 
 def resume(visit: Visit) -> Page:
     """End an operator's pause."""
     visit.demand("resume")
-    lane = {"destination": visit.text("destination"), "topic": visit.text("topic")}
+    lane = {"destination": visit.text("destination").strip(), "topic": visit.text("topic").strip()}
     try:
-        acting.resume(visit.database, **lane, by=visit.operator, reason=visit.text("reason"))
+        given = {"by": visit.operator, "reason": acting.checked_reason(visit.text("reason"))}
+        acting.resume(visit.database, **lane, **given)
     except OperationError as error:
         return _pauses(visit, str(error), {})
-    return Page(elsewhere="pauses")
+    return Page(elsewhere="pauses", context={"verb": "resume", **lane, "given": given})
 
 
 def _pauses(visit: Visit, problem: str, given: dict[str, str]) -> Page:

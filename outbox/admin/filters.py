@@ -16,6 +16,8 @@ __all__ = ["checked_name", "parse_filter", "written"]
 _CODE_CHARACTERS = 64
 _KEY_CHARACTERS = 1000
 _MESSAGE_ID_CHARACTERS = 128
+# Wide enough for any message, and clear of the ends of Python's calendar, around which a search would look.
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9990, 1, 1, tzinfo=UTC)
 _OUTBOX_ID = re.compile(r"[0-9A-Fa-f-]{1,36}")
 
 
@@ -84,9 +86,12 @@ def _reference(text: str) -> str:
 def _instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
-        return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+        utc = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise ValueError("is no instant; give one such as 2030-01-31T08:00") from None
+    if not _EARLIEST <= utc <= _LATEST:
+        raise ValueError("is no instant that messages are of; give one from 1970 to 9990")
+    return utc
 
 
 def _written(value: State | str | datetime) -> str:

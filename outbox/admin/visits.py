@@ -79,7 +79,7 @@ class Page:
 
     Attributes:
         template: a file's name in ``templates/outbox``; blank for a redirection.
-        context: what the template needs.
+        context: what the template needs; of a deed also what was ``given`` for the audit.
         status: of the answer.
         elsewhere: the page to go to instead.
     """

@@ -41,6 +41,8 @@ __all__ = [
 HELD = frozenset({State.COMMITTING, State.FAILED, State.IN_DOUBT, State.DISCARDED})
 
 _LARGEST_ID = 2**63 - 1
+_ID_DIGITS = len(str(_LARGEST_ID))
+_OUTBOX_ID_CHARACTERS = 36
 
 
 def state_is(rows: FromClause, *states: State) -> ColumnElement[bool]:
@@ -110,9 +112,15 @@ def is_message(rows: FromClause, reference: int | str) -> ColumnElement[bool]:
 def row_id(reference: int | str) -> int | None:
     """The row id that an operator's reference is; None for an ``outbox_id``, which has hyphens."""
     text = str(reference)
-    return min(int(text), _LARGEST_ID) if text.isdecimal() else None
+    if not text.isascii() or not text.isdecimal():
+        return None
+    digits = text.lstrip("0") or "0"
+    # Python refuses to read thousands of digits.
+    return min(int(digits), _LARGEST_ID) if len(digits) <= _ID_DIGITS else _LARGEST_ID
 
 
 def outbox_id(reference: int | str) -> str:
-    """The ``outbox_id`` as it is stored: some people's tools write a UUID in capitals."""
-    return str(reference).lower()
+    """The ``outbox_id`` as stored: some tools write a UUID in capitals. Blank, as no row's is, for what is none."""
+    # Not as it is: PostgreSQL would refuse to compare a NUL.
+    text = str(reference).lower()
+    return text if text.isascii() and text.isprintable() and len(text) <= _OUTBOX_ID_CHARACTERS else ""

@@ -1,6 +1,7 @@
-"""What operators do to everything that a filter means: chunk after chunk, as far as the time allows."""
+"""What operators do to everything that a filter means, or meant: chunk after chunk, as far as the time allows."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +16,7 @@ from outbox.store.filter import Filter
 from outbox.store.operate import CHUNK, Refusal, Target, act, check
 from outbox.table import messages
 
-__all__ = ["Progress", "act_on_matching"]
+__all__ = ["Progress", "act_on_matching", "act_on_seen", "seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,54 @@ def act_on_matching(
         after = targets[-1].id
         if time.monotonic() >= until:
             return Progress(done, refused, after)
+
+
+def seen(database: Database, meant: Filter, *, most: int) -> list[Target]:
+    """What a filter means now, at most so many rows, in the order of the ids: what `act_on_seen` can be told to change.
+
+    Raises:
+        DatabaseError: see `Database.run`.
+    """
+    is_held = meant.state in HELD
+    rows = by_state("found") if is_held else messages.alias("found")
+    query = select(rows.c.id, rows.c.state, rows.c.replays).where(*meant.conditions(rows)).limit(most)
+    query = query.where(held(rows)) if is_held else query
+    found = database.read(lambda connection: connection.execute(query).all())
+    return sorted((Target(row.id, State(row.state), row.replays) for row in found), key=lambda one: one.id)
+
+
+def act_on_seen(
+    database: Database,
+    verb: str,
+    targets: Sequence[Target],
+    *,
+    by: str,
+    reason: str,
+    force: bool = False,
+    for_s: float = 2.0,
+) -> Progress:
+    """Replay or discard what `seen` gave, as far as it still is so, in chunks; whatever matches since is left alone.
+
+    Args:
+        database: the outbox's.
+        verb: ``"replay"`` or ``"discard"``.
+        targets: in the order of their ids.
+        by: the operator.
+        reason: for the audit.
+        force: as for `find`.
+        for_s: seconds after which no further chunk begins; the first one always does.
+
+    Raises:
+        DatabaseError: see `Database.run`. Chunks done before stay done.
+    """
+    until, done = time.monotonic() + for_s, 0
+    refused: tuple[Refusal, ...] = ()
+    for start in range(0, len(targets), CHUNK):
+        if start and time.monotonic() >= until:
+            return Progress(done, refused, targets[start - 1].id)
+        outcome = act(database, verb, targets[start : start + CHUNK], by=by, reason=reason, force=force)
+        done, refused = done + len(outcome.done), refused + outcome.refused
+    return Progress(done, refused, None)
 
 
 def _matching(connection: Connection, *, meant: Filter, after: int, upto: int | None) -> list[Target]:

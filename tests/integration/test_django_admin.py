@@ -9,6 +9,7 @@ from outbox.admin import deeds
 from outbox.store import matching, operate
 from tests.conftest import _engine
 from tests.django_projects import ADMIN, Operator, admin_project, migrated_project, plain, set_up
+from tests.flask_apps import hidden
 from tests.rows import audits, lease_row, read_row, statements, states, write_row, write_rows
 
 set_up()
@@ -273,15 +274,79 @@ def test_admin_acts_on_all_that_match_in_chunks(engine, ann, monkeypatch):
     monkeypatch.setattr(deeds, "_FOR_S", 0.0)
     rows = [fail(engine) for _ in range(5)]
     question = ann.post("confirm/", do="discard matching", state="failed")
-    answer = ann.act("discard matching", state="failed", upto=rows[-1])
+    answer = ann.act(**hidden(question))
     while "data-ob-go-on" in answer.text:
-        form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', answer.text))
-        answer = ann.client.post(f"{ADMIN}act/", form)
+        answer = ann.post("act/", **hidden(answer))
 
     assert "Discard 5 messages?" in plain(question)
     assert "5 discarded" in plain(answer)
     assert dict.fromkeys(rows, "discarded") == states(engine)
     assert ["1 messages", "2 messages", "2 messages"] == sorted(LogEntry.objects.values_list("object_repr", flat=True))
+
+
+def test_admin_acts_on_no_more_than_was_confirmed(engine, ann):
+    """Rows that fail between question and answer, even with lower ids, are left alone; of none nothing is asked."""
+    (older,) = write_rows(engine, 1)
+    nothing = ann.post("confirm/", do="discard matching", state="failed")
+    newest = fail(engine)
+    question = ann.post("confirm/", do="discard matching", state="failed")
+    with engine.begin() as sql:
+        sql.exec_driver_sql(f"UPDATE outbox_messages SET state = 'failed' WHERE id = {older}")
+
+    ann.act(**hidden(question))
+
+    assert (400, 200) == (nothing.status_code, question.status_code)
+    assert {older: "failed", newest: "discarded"} == states(engine)
+
+
+@pytest.mark.parametrize("forged", ["9" * 5000, "%00", "%D9%A1"])
+def test_admin_does_not_know_forged_references(engine, ann, forged):
+    """A reference that none has is that of no message, in whatever digits it is written."""
+    assert 1 == write_row(engine)
+
+    assert [404, 404] == [ann.get(f"{forged}/change/").status_code, ann.post(f"{forged}/body/").status_code]
+
+
+REASONS = {
+    "act/": {"do": "discard selected", "selected": "1.failed.0"},
+    "act/ on all": {"do": "discard matching", "state": "failed", "confirmed": "1.0"},
+    "pauses/": {"topic": " orders\n"},
+}
+
+
+@pytest.mark.parametrize("path", REASONS)
+def test_admin_logs_the_reason_of_the_audit(engine, ann, path):
+    """Whatever was typed, Django's log gets one line that prints, as the audit does; no database takes a NUL."""
+    fail(engine)
+
+    ann.post(path.split()[0], **REASONS[path] | {"reason": " why\x00\x1b\n\u202eso "})
+
+    (audited,) = [one["reason"] for one in audits(engine)]
+    (logged,) = LogEntry.objects.all()
+    assert "why    so" == audited
+    assert logged.change_message.endswith(f": {audited}")
+    assert logged.object_repr.isprintable()
+
+
+@pytest.mark.parametrize(("path", "status"), [("act/", 200), ("pauses/", 302)])
+def test_admin_tells_of_what_djangos_log_lacks(engine, ann, caplog, path, status):
+    """A deed that is done is told as done, whatever becomes of Django's log; that this lacks it is told and logged."""
+    row_id = fail(engine)
+    form = {
+        "do": "discard selected",
+        "selected": f"{row_id}.failed.0",
+        "topic": "orders",
+        "csrfmiddlewaretoken": ann.token(),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE django_admin_log RENAME TO away")
+
+    answer = ann.post(path, **form, **REASON)
+    shown = answer.text if status == 200 else ann.get("pauses/").text
+
+    assert (status, 1) == (answer.status_code, len(audits(engine)))
+    assert "This was done, and is in the outbox’s audit, but not in Django’s log" in shown
+    assert ["outbox.django_log_failed"] == [one.getMessage() for one in caplog.records if one.name == "outbox"]
 
 
 def test_admin_by_force(engine, ann):

@@ -34,7 +34,7 @@ ACTS = {
     "ask to replay": ({"replay"}, "confirm/", {"do": "replay selected", "selected": "1.failed.0"}),
     "ask by Django's list": ({"replay"}, "", {"action": "replay", "_selected_action": "1"}),
     "replay": ({"replay"}, "act/", {"do": "replay selected", "selected": "1.failed.0"} | REASON),
-    "replay all": ({"replay"}, "act/", {"do": "replay matching", "state": "failed"} | REASON),
+    "replay all": ({"replay"}, "act/", {"do": "replay matching", "state": "failed", "confirmed": "1.0"} | REASON),
     "replay by Django's list": ({"replay"}, "", {"action": "replay", "_selected_action": "1"} | REASON),
     "replay by force": (
         {"replay", "force"},

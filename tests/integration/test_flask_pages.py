@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from flask_wtf import CSRFProtect
 
-from outbox.admin import deeds
+from outbox.admin import acting, deeds
 from outbox.store import matching, operate
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
 from outbox.store.pauses import pause_automatically
-from tests.flask_apps import Pages, flask_app, plain
+from tests.flask_apps import Pages, flask_app, hidden, plain
 from tests.rows import (
     ago,
     audits,
@@ -289,13 +289,38 @@ def test_forged_form_is_told(engine, pages, form, says):
     assert {row_id: "failed"} == states(engine)
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("forged", ["9" * 5000, "%00", "%D9%A1", "x", "-1", "%F0%9F%98%80" * 36])
+def test_forged_reference_is_told(engine, pages, forged):
+    """A reference that none has is that of no message, in whatever digits or letters it is written."""
+    assert 1 == write_row(engine)
+
+    answers = [pages.get(f"/messages/{forged}"), pages.post(f"/messages/{forged}/body")]
+
+    assert [404, 404] == [answer.status_code for answer in answers]
+    assert all("there is no message" in plain(answer) for answer in answers)
+    assert [] == audits(engine)
+
+
+@on_sqlite
+@pytest.mark.parametrize("field", [{"created_from": "0001-01-01"}, {"created_until": "9999-12-31T23:59:59"}])
+def test_forged_instant_is_told(engine, pages, field):
+    """An instant at an end of the calendar is refused with a line."""
+    fail(engine)
+
+    answers = [pages.get("/messages", **field), pages.post("/confirm", do="replay matching", state="failed", **field)]
+
+    assert [400, 400] == [answer.status_code for answer in answers]
+    assert all("is no instant that messages are of" in plain(answer) for answer in answers)
+
+
 @on_sqlite
 @pytest.mark.parametrize(("field", "forged"), [("after", "x"), ("upto", "-1"), ("done", "1" * 30)])
 def test_forged_progress_is_told(engine, pages, field, forged):
     """So is a forged number of the page that goes on by itself."""
     row_id = fail(engine)
 
-    answer = pages.act("replay matching", state="failed", **{field: forged})
+    answer = pages.act("replay matching", state="failed", **{"confirmed": "all", "upto": "1", field: forged})
 
     assert 400 == answer.status_code
     assert f"{field}: got {len(forged)} characters" in plain(answer)
@@ -358,7 +383,7 @@ def test_rows_in_flight_are_left_alone(engine, pages):
 
     answers = [
         pages.act("replay selected", selected=f"{row_id}.failed.0"),
-        pages.act("replay matching", state="failed"),
+        pages.act_on_all("replay", state="failed"),
     ]
 
     assert [True, True] == [f"#{row_id} is in flight; wait until that has ended" in plain(answer) for answer in answers]
@@ -370,7 +395,7 @@ def test_replay_of_all_that_match(engine, pages):
     ours = [fail(engine, topic="invoices") for _ in range(3)]
     theirs = fail(engine)
     question = plain(pages.post("/confirm", do="replay matching", state="failed", topic="invoices"))
-    answer = plain(pages.act("replay matching", state="failed", topic="invoices"))
+    answer = plain(pages.act_on_all("replay", state="failed", topic="invoices"))
 
     assert "Replay 3 messages?" in question
     assert "Topic invoices" in question
@@ -385,12 +410,11 @@ def test_all_that_match_in_chunks(engine, pages, monkeypatch):
         monkeypatch.setattr(module, "CHUNK", 2)
     monkeypatch.setattr(deeds, "_FOR_S", 0.0)
     rows = [fail(engine) for _ in range(5)]
-    answer = pages.act("discard matching", state="failed", upto=rows[-1])
+    answer = pages.act_on_all("discard", state="failed")
     later = fail(engine)
     told = [plain(answer)]
     while "data-ob-go-on" in answer.text:
-        form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', answer.text))
-        answer = pages.client.post("/outbox/act", data=form)
+        answer = pages.post("/act", **hidden(answer))
         told.append(plain(answer))
 
     assert ["2 discarded so far", "4 discarded so far", "5 discarded"] == [
@@ -398,6 +422,89 @@ def test_all_that_match_in_chunks(engine, pages, monkeypatch):
     ]
     assert dict.fromkeys(rows, "discarded") | {later: "failed"} == states(engine)
     assert ["endpoint repaired"] * 5 == [one["reason"] for one in audits(engine)]
+
+
+@on_sqlite
+def test_no_more_than_was_confirmed(engine, pages):
+    """Rows that come into the state between question and answer, even with lower ids, are not what was confirmed."""
+    older = write_rows(engine, 3)
+    newest = fail(engine)
+    asked = pages.post("/confirm", do="discard matching", state="failed")
+    for row_id in older:
+        change(engine, row_id, state="failed")
+
+    answer = pages.act(**hidden(asked))
+
+    assert "Discard 1 message?" in plain(asked)
+    assert "1 discarded" in plain(answer)
+    assert dict.fromkeys(older, "failed") | {newest: "discarded"} == states(engine)
+
+
+@on_sqlite
+def test_nothing_to_confirm(engine, pages):
+    """Where nothing matches nothing is asked: what comes later would be done unseen."""
+    row_id = write_row(engine)
+
+    answer = pages.post("/confirm", do="discard matching", state="failed")
+
+    assert 400 == answer.status_code
+    assert "nothing to discard: no message matches" in plain(answer)
+    assert {row_id: "pending"} == states(engine)
+
+
+@on_sqlite
+@pytest.mark.parametrize("form", [{}, {"upto": "99"}, {"confirmed": ""}, {"confirmed": "all"}])
+def test_unconfirmed_act_is_asked_about(engine, pages, form):
+    """A form that does not say what was confirmed is answered by the question."""
+    row_id = fail(engine)
+
+    answer = pages.act("discard matching", state="failed", **form)
+
+    assert 400 == answer.status_code
+    assert "Discard 1 message?" in plain(answer)
+    assert "was not confirmed" in plain(answer)
+    assert {row_id: "failed"} == states(engine)
+
+
+@on_sqlite
+@pytest.mark.parametrize("forged", ["1", "x.0", "1.0,2.0", "1.failed.0", "1.0 " + "9" * 19 + ".0"])
+def test_forged_confirmation_is_told(engine, pages, forged):
+    """So is one that names rows as no page does; nothing is done."""
+    row_id = fail(engine)
+
+    answer = pages.act("discard matching", state="failed", confirmed=forged)
+
+    assert 400 == answer.status_code
+    assert "confirmed: is not as this page has made it" in plain(answer)
+    assert {row_id: "failed"} == states(engine)
+
+
+@on_sqlite
+def test_confirmation_without_a_state_is_told(engine, pages):
+    """Rows are named together with the state that they were seen in."""
+    row_id = fail(engine)
+
+    answer = pages.act("discard matching", confirmed=f"{row_id}.0")
+
+    assert 400 == answer.status_code
+    assert "choose a state first" in plain(answer)
+    assert {row_id: "failed"} == states(engine)
+
+
+@on_sqlite
+def test_more_than_are_counted(engine, pages, monkeypatch):
+    """Where counting ended, all up to the newest row are confirmed, which the page says; newer ones stay."""
+    monkeypatch.setattr(acting, "_MOST", 2)
+    rows = [fail(engine) for _ in range(3)]
+    asked = pages.post("/confirm", do="discard matching", state="failed")
+    later = fail(engine)
+
+    answer = pages.act(**hidden(asked))
+
+    assert "Discard 2+ messages?" in plain(asked)
+    assert f"up to #{rows[-1]}" in plain(asked)
+    assert "3 discarded" in plain(answer)
+    assert dict.fromkeys(rows, "discarded") | {later: "failed"} == states(engine)
 
 
 @on_sqlite
@@ -419,9 +526,9 @@ def test_force_is_asked_for_all_that_match(engine, pages):
     """Without it the confirmation is shown again; nothing is done."""
     row_id = write_row(engine, state="in_doubt")
 
-    unforced = pages.act("discard matching", state="in_doubt")
+    unforced = pages.act_on_all("discard", state="in_doubt")
     untouched = states(engine)
-    forced = pages.act("discard matching", state="in_doubt", force="yes")
+    forced = pages.act_on_all("discard", state="in_doubt", force="yes")
 
     assert 400 == unforced.status_code
     assert "what is in_doubt is discarded by force alone" in plain(unforced)

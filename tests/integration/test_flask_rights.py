@@ -35,7 +35,7 @@ ACTS = {
     "ask to replay": ({"replay"}, "/confirm", {"do": "replay selected", "selected": "1.failed.0"}),
     "ask to discard": ({"discard"}, "/confirm", {"do": "discard matching", "state": "failed"}),
     "replay": ({"replay"}, "/act", {"do": "replay selected", "selected": "1.failed.0"} | REASON),
-    "replay all": ({"replay"}, "/act", {"do": "replay matching", "state": "failed"} | REASON),
+    "replay all": ({"replay"}, "/act", {"do": "replay matching", "state": "failed", "confirmed": "1.0"} | REASON),
     "replay by force": (
         {"replay", "force"},
         "/act",

@@ -8,7 +8,7 @@ from outbox.store.database import Database
 from outbox.store.filter import Filter
 from outbox.store.lanes import due_lanes, left_to_do
 from outbox.store.mark import MarkSent, Release, mark
-from outbox.store.matching import act_on_matching
+from outbox.store.matching import act_on_matching, seen
 from outbox.store.purge import purge
 from outbox.store.search import failures, search
 from outbox.store.series import rates
@@ -147,11 +147,12 @@ def test_pages_read_no_table(engine, database):
     drawn = explained(engine, lambda: rates(database))
     listed = explained(engine, lambda: search(database, Filter(State.FAILED)))
     grouped = explained(engine, lambda: failures(database))
+    asked = explained(engine, lambda: seen(database, Filter(State.FAILED), most=10_001))
     acted = explained(engine, lambda: act_on_matching(database, "discard", Filter(State.FAILED), by="ann", reason="r"))
 
-    everything = [counted, drawn, listed, grouped, acted]
+    everything = [counted, drawn, listed, grouped, asked, acted]
     assert all(everything)
-    assert [[]] * 5 == [read_in_full(engine, plans) for plans in everything]
+    assert [[]] * 6 == [read_in_full(engine, plans) for plans in everything]
 
 
 @pytest.mark.parametrize("database_kind", ["mariadb"])

@@ -13,7 +13,7 @@ from outbox.store.audit import acts
 from outbox.store.database import Database
 from outbox.store.filter import Filter
 from outbox.store.lanes import Lane
-from outbox.store.matching import act_on_matching
+from outbox.store.matching import act_on_matching, act_on_seen, seen
 from outbox.store.operate import Outcome, Refusal, Target, act, view_body
 from outbox.store.pauses import pause
 from outbox.table import audit
@@ -186,6 +186,34 @@ def test_act_on_matching_by_force(engine, database):
     assert 1 == progress.done
     assert {row_id: "pending"} == states(engine)
     assert ["replay --force"] == [one["action"] for one in audits(engine)]
+
+
+def test_act_on_seen_does_what_was_seen(engine, database, chunks_of_two):
+    """Rows that come into the state later, whatever their ids, are left alone, and so is what changed meanwhile."""
+    later, *rows = write_rows(engine, 6, state="failed")
+    change(engine, later, state="pending")
+    found = seen(database, Filter(State.FAILED), most=10)
+    change(engine, later, state="failed")
+    newer = write_row(engine, state="failed")
+    change(engine, rows[0], state="sent")
+
+    first = act_on_seen(database, "discard", found, **BY, for_s=0)
+    rest = act_on_seen(database, "discard", found[2:], **BY)
+
+    assert [failed(row_id) for row_id in rows] == found
+    assert (1, (Refusal(rows[0], "is sent by now"),), rows[1]) == (first.done, first.refused, first.after)
+    assert (3, (), None) == (rest.done, rest.refused, rest.after)
+    assert {later, newer} == {row_id for row_id, state in states(engine).items() if state == "failed"}
+
+
+def test_seen_ends_at_most(engine, database):
+    """So many rows are read and no more, only those that match, sent ones too."""
+    ours = write_rows(engine, 3, state="sent", topic="invoices")
+    write_row(engine, state="sent")
+    meant = Filter(State.SENT, topic="invoices")
+
+    assert 2 == len(seen(database, meant, most=2))
+    assert [Target(row_id, State.SENT, 0) for row_id in ours] == seen(database, meant, most=9)
 
 
 # --- bodies -------------------------------------------------------------------------------------------------------

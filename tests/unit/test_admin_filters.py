@@ -84,6 +84,10 @@ def test_parse_an_instant_without_a_zone():
         ("created_from", "0001-01-01T00:00+23:59"),
         ("created_from", "9999-12-31T23:59-23:59"),
         ("created_until", "2030-02-30"),
+        ("created_from", "0001-01-01"),
+        ("created_from", "1969-12-31T23:59:59"),
+        ("created_until", "9999-12-31T23:59:59"),
+        ("created_until", "9991-01-01T00:00+00:01"),
     ],
 )
 def test_parse_refuses_what_cannot_be_meant(field, forged):
