@@ -285,7 +285,8 @@ def leaks(said: dict[str, str], signatures: set[str]) -> list[tuple[str, str, st
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
-def test_planted_secrets_are_nowhere(database, broker_url, tmp_path):
+@pytest.mark.parametrize(("http_engine", "http_logger"), [("requests", "urllib3.connectionpool"), ("curl", "outbox")])
+def test_planted_secrets_are_nowhere(database, broker_url, tmp_path, http_engine, http_logger):
     """Not in output, logs at DEBUG, errors, any column of the database, Celery's queue or its worker's log."""
     database_url, engine = database
     with Server(indiscreet()) as server:
@@ -297,6 +298,7 @@ def test_planted_secrets_are_nowhere(database, broker_url, tmp_path):
             OUTBOX_BROKER_URL=broker_url,
             OUTBOX_GROUP_ID="GID_1",
             OUTBOX_MAX_ATTEMPTS=3,
+            OUTBOX_HTTP_ENGINE=http_engine,
             PYTHONPATH=f"{ROOT}:{tmp_path}",
         )
         said = {"journey": run(environment, LOUD, [*((arguments, {}) for arguments in JOURNEY), INTERRUPTED])}
@@ -317,9 +319,7 @@ def test_planted_secrets_are_nowhere(database, broker_url, tmp_path):
     assert len(signatures) > 1
     assert all(topic in said["rows"] for topic in ANSWERS)
     assert said["rows"].count("security-token: ***") > 5
-    assert min(
-        said["journey"].count(logger) for logger in ("urllib3.connectionpool", "sqlalchemy.engine", "outbox.paused")
-    )
+    assert min(said["journey"].count(logger) for logger in (http_logger, "sqlalchemy.engine", "outbox.paused"))
     assert "TimeLimit\n Raised at:\n" in said["journey"]
     assert "outcome = place.client.check(" in said["journey"]
     assert said["mistakes"].count("error: OUTBOX_") > 30
