@@ -25,7 +25,7 @@ class OutboxMessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django'
 
     def get_urls(self) -> list[URLPattern]:
         """The pages', instead of those by which a model is edited."""
-        return Pages(self.admin_site).urls()
+        return Pages(self).urls()
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - the base class's signature
         """Nobody: messages are enqueued."""

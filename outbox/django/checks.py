@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning  # noqa: A004 
 from django.db import connections, router
 
 from outbox.django.models import OutboxMessage
-from outbox.django.settings import default_alias, load, of_project
+from outbox.django.settings import celery_broker, default_alias, load, of_project
 from outbox.errors import ConfigError
 from outbox.settings import Settings
 
@@ -156,9 +156,9 @@ def _celery() -> Iterator[CheckMessage]:
             hint="Set it in the settings of tests alone.",
             id="outbox.W013",
         )
-    broker = str(getattr(project, "CELERY_BROKER_URL", ""))
-    options = getattr(project, "CELERY_BROKER_TRANSPORT_OPTIONS", {})
-    visibility_s = options.get("visibility_timeout", _SHORTEST_VISIBILITY_S)
+    broker = celery_broker()
+    options = getattr(project, "CELERY_BROKER_TRANSPORT_OPTIONS", None) or {}
+    visibility_s = options.get("visibility_timeout") or _SHORTEST_VISIBILITY_S
     if broker.startswith(_WITH_VISIBILITY) and visibility_s < _SHORTEST_VISIBILITY_S:
         yield Warning(
             f"The broker gives a task to another worker after {visibility_s} s, while the first may be still at it.",

@@ -1,8 +1,13 @@
 """The connections of the pages: their own, like the relay's, so that what they do is a transaction of its own."""
 
 import os
+from typing import Any
 
-from outbox.django.settings import load
+from django.core.signals import request_finished
+from django.db import connections
+
+from outbox.django.settings import default_alias, load
+from outbox.django.sharing import shared_engine
 from outbox.store.database import Database
 from outbox.store.engine import create_engine
 
@@ -16,11 +21,27 @@ _made: dict[tuple[int, str], Database] = {}
 def pages_database() -> Database:
     """The outbox's database; one for each process, and for each URL that the settings come to have.
 
+    Inside a ``TestCase``, whose transaction nobody else can see into, it is Django's own connection.
+
     Raises:
         ConfigError: the settings are wrong.
     """
+    connection = connections[default_alias()]
+    if connection.in_atomic_block:
+        return Database(shared_engine(connection))
     url = load().require("database_url")
     key = os.getpid(), url
     if key not in _made:
         _made[key] = Database(create_engine(url, pool_size=_CONNECTIONS))
     return _made[key]
+
+
+def _let_go(**_: Any) -> None:
+    """Keep no connection longer than Django keeps its own: a test's database is dropped when its requests are over."""
+    if connections[default_alias()].settings_dict["CONN_MAX_AGE"] == 0:
+        for (pid, _url), database in _made.items():
+            if pid == os.getpid():
+                database.engine.dispose()
+
+
+request_finished.connect(_let_go)

@@ -73,6 +73,11 @@ def _driver(connection: BaseDatabaseWrapper) -> str:
 
 def _postgresql_url(driver: str, given: Mapping[str, Any], options: dict[str, str]) -> URL:
     host = str(given["HOST"])
+    role = given.get("OPTIONS", {}).get("assume_role")
+    if role:
+        # Whoever Django's connections become after they are open, ours are as well; libpq reads spaces as separators.
+        escaped = str(role).replace("\\", "\\\\").replace(" ", "\\ ")
+        options = options | {"options": f"{options.get('options', '')} -c role={escaped}".strip()}
     if "/" in host or "," in host:
         # A socket's directory, or several hosts, which a URL can hold only behind its question mark.
         options, host = options | {"host": host}, ""

@@ -43,11 +43,16 @@ _DEEDS: dict[str, tuple[str, _Answer]] = {
 
 
 class Pages:
-    """The pages on one admin site."""
+    """The pages on one admin site.
 
-    def __init__(self, site: AdminSite) -> None:
-        self._site = site
-        self._frame = Frame(site)
+    Args:
+        model_admin: which is registered there; it says who may see the pages.
+    """
+
+    def __init__(self, model_admin: Any) -> None:
+        self._model_admin = model_admin
+        self._site: AdminSite = model_admin.admin_site
+        self._frame = Frame(self._site)
 
     def urls(self) -> list[URLPattern]:
         """Where everything is, below the model's own URL."""
@@ -85,7 +90,7 @@ class Pages:
 
     def _answer(self, request: HttpRequest, answer: _Answer, **given: str) -> HttpResponse:
         user: Any = request.user
-        if not user.has_perm("outbox.view_outboxmessage"):
+        if not self._model_admin.has_view_permission(request):
             raise PermissionDenied(f"{user} may not see the outbox.")
         visit, back = None, ""
         try:

@@ -16,7 +16,7 @@ from outbox.django.databases import url_of
 from outbox.errors import ConfigError
 from outbox.settings import Settings
 
-__all__ = ["default_alias", "load", "load_or_env", "of_project"]
+__all__ = ["celery_broker", "default_alias", "load", "load_or_env", "of_project"]
 
 _APP = "outbox.django"
 
@@ -35,10 +35,16 @@ def load(alias: str | None = None) -> Settings:
     if alias is not None or (settings.database_url is None and settings.database_url_file is None):
         url = url_of(connections[alias or default_alias()])
         found["database_url"] = SecretStr(url.render_as_string(hide_password=False))
-    broker_url = getattr(project, "CELERY_BROKER_URL", None)
+    broker_url = celery_broker()
     if broker_url and settings.broker_url is None and settings.broker_url_file is None:
-        found["broker_url"] = SecretStr(str(broker_url))
+        found["broker_url"] = SecretStr(broker_url)
     return settings.model_copy(update=found)
+
+
+def celery_broker() -> str:
+    """The URL of the project's Celery broker, the first where there are several; empty where none is set."""
+    given = getattr(project, "CELERY_BROKER_URL", None) or ""
+    return str(given) if isinstance(given, str) else str(next(iter(given), ""))
 
 
 def load_or_env() -> Settings:

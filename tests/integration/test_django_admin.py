@@ -1,10 +1,12 @@
 """The operators' pages in Django's admin: what they show, what they do, and what they refuse."""
 
 import re
+import unittest
 
 import pytest
 from sqlalchemy import make_url
 
+from outbox import Message
 from outbox.admin import deeds
 from outbox.store import matching, operate
 from tests.conftest import _engine
@@ -14,10 +16,16 @@ from tests.rows import audits, lease_row, read_row, statements, states, write_ro
 
 set_up()
 
-from django.contrib.admin.models import LogEntry  # noqa: E402 - Django must be set up first
-from django.db import connection  # noqa: E402 - likewise
-from django.test import override_settings  # noqa: E402 - likewise
+from django.contrib.admin import AdminSite  # noqa: E402 - Django must be set up first
+from django.contrib.admin.models import LogEntry  # noqa: E402 - likewise
+from django.db import connection, transaction  # noqa: E402 - likewise
+from django.test import TestCase, override_settings  # noqa: E402 - likewise
 from django.test.utils import CaptureQueriesContext  # noqa: E402 - likewise
+from django.urls import path  # noqa: E402 - likewise
+
+from outbox.django import connecting, enqueue  # noqa: E402 - likewise
+from outbox.django.admin import OutboxMessageAdmin  # noqa: E402 - likewise
+from outbox.django.models import OutboxMessage  # noqa: E402 - likewise
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e{{ 7*7 }}{% now %}'\"&"
 LOOKS = ("", "?state=failed", "overview/", "failed/", "pauses/", "audit/", "1/change/")
@@ -50,6 +58,48 @@ def ann(project):
 def fail(engine, **over):
     told = {"last_error_code": "Timeout", "last_error": "no answer", "attempts": 10}
     return write_row(engine, state="failed", **told | over)
+
+
+class PagesTest(TestCase):
+    """As a project has it; run below."""
+
+    __test__ = False
+
+    def test_pages_see_what_is_not_committed(self):
+        with transaction.atomic():
+            enqueue(Message("orders", "uncommitted", keys="order-77"))
+
+        assert "order-77" in Operator("tess", superuser=True).text()
+
+
+def test_pages_in_a_test_case(project):
+    """They work inside its transaction, on the connection that it is open on."""
+    result = unittest.defaultTestLoader.loadTestsFromTestCase(PagesTest).run(unittest.TestResult())
+
+    assert [] == [text for _, text in (*result.errors, *result.failures)]
+    assert 1 == result.testsRun
+
+
+def test_pages_ask_the_model_admin_who_may_see_them(project, ann):
+    """A project may narrow that down by a class of its own."""
+
+    class NotForBob(OutboxMessageAdmin):
+        def has_view_permission(self, request, obj=None):
+            return super().has_view_permission(request, obj) and request.user.get_username() != "bob"
+
+    site = AdminSite(name="ops")
+    site.register(OutboxMessage, NotForBob)
+    with override_settings(ROOT_URLCONF=type("urls", (), {"urlpatterns": [path("ops/", site.urls)]})):
+        found = [one.client.get("/ops/outbox/outboxmessage/").status_code for one in (ann, Operator("bob", ["view"]))]
+
+    assert [200, 403] == found
+
+
+def test_pages_keep_no_connection_longer_than_django(ann):
+    """Without CONN_MAX_AGE Django closes its own after each request."""
+    ann.get()
+
+    assert [0] == [database.engine.pool.checkedin() for database in connecting._made.values()]
 
 
 # --- looking ------------------------------------------------------------------------------------------------------
@@ -152,12 +202,6 @@ def test_admin_shows_strangers_texts_inert(engine, ann):
 
 def test_admin_on_a_site_of_its_own(engine, ann):
     """Links lead to the site that the page is on, whatever its name and place."""
-    from django.contrib.admin import AdminSite
-    from django.urls import path
-
-    from outbox.django.admin import OutboxMessageAdmin
-    from outbox.django.models import OutboxMessage
-
     fail(engine)
     site = AdminSite(name="ops")
     site.register(OutboxMessage, OutboxMessageAdmin)

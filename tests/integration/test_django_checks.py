@@ -120,7 +120,16 @@ GOOD = {"ENDPOINT": HTTPS, "ACCESS_KEY_ID": "id", "DATABASE_URL": "postgresql+ps
         ({"OUTBOX": {"ENDPOINT": HTTPS}}, ["outbox.W012"]),
         ({"OUTBOX": GOOD, "CELERY_TASK_ALWAYS_EAGER": True}, ["outbox.W013"]),
         ({"OUTBOX": GOOD, "CELERY_BROKER_URL": "memory://"}, ["outbox.W014"]),
+        ({"OUTBOX": GOOD, "CELERY_BROKER_URL": ["memory://"]}, ["outbox.W014"]),
         ({"OUTBOX": GOOD, "CELERY_BROKER_URL": "redis://db"}, []),
+        (
+            {
+                "OUTBOX": GOOD,
+                "CELERY_BROKER_URL": "redis://db",
+                "CELERY_BROKER_TRANSPORT_OPTIONS": {"visibility_timeout": None},
+            },
+            [],
+        ),
         (
             {
                 "OUTBOX": GOOD,

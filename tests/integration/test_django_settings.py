@@ -134,6 +134,10 @@ class _Like:
         ),
         (_Like("postgresql", "psycopg", OPTIONS={"service": "shop"}), "postgresql+psycopg://?service=shop"),
         (
+            _Like("postgresql", "psycopg", OPTIONS={"assume_role": "the owner", "options": "-c jit=off"}),
+            "postgresql+psycopg://?options=-c+jit%3Doff+-c+role%3Dthe%5C+owner",
+        ),
+        (
             _Like(
                 "mysql", "MySQLdb", NAME="shop", HOST="/run/my.sock", OPTIONS={"charset": "utf8", "ssl": {"ca": "/c"}}
             ),
@@ -145,7 +149,7 @@ class _Like:
             "sqlite:////srv/db?timeout=20",
         ),
     ],
-    ids=["password", "socket", "service", "mysql socket", "pymysql", "sqlite"],
+    ids=["password", "socket", "service", "role", "mysql socket", "pymysql", "sqlite"],
 )
 def test_url_is_what_databases_says(connection, url):
     """Users, passwords, sockets and the driver's own options are carried over; Django's own options are not."""

@@ -4,7 +4,7 @@ import unittest
 
 import pytest
 
-from outbox import Message
+from outbox import EnqueueError, Message
 from tests.django_projects import django_databases, set_up
 
 set_up()
@@ -54,6 +54,15 @@ class ShopTest(TestCase):
         assert ["refused"] == [message["body"] for message in delivered]
         assert 1 == OutboxAttempt.objects.count()
 
+    def test_transaction_of_the_test_case_is_none_of_the_code(self):
+        """What production would refuse is refused here: the code under test has opened no transaction."""
+        with pytest.raises(EnqueueError):
+            enqueue(Message("orders", "outside"))
+        with transaction.atomic(), transaction.atomic():
+            enqueue(Message("orders", "inside"))
+
+        assert ["inside"] == list(OutboxMessage.objects.values_list("body", flat=True))
+
     def test_the_transaction_is_still_its_own(self):
         """A savepoint around all of it takes all of it back."""
         with relaying() as outbox:
@@ -73,7 +82,7 @@ def test_relaying_in_a_test_case(django):
     result = suite.run(unittest.TestResult())
 
     assert [] == [text for _, text in (*result.errors, *result.failures)]
-    assert 3 == result.testsRun
+    assert 4 == result.testsRun
     assert 0 == OutboxMessage.objects.count()
 
 
