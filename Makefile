@@ -22,7 +22,8 @@ INSTALL = $(BIN)/python -m pip -qq --disable-pip-version-check install
 endif
 
 # The official SDK for Node.js, with which the emulator is tested; without npm those tests are skipped.
-NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/interop; fi
+NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/interop \
+	|| echo "npm cannot install the official SDK for Node.js; see why: npm ci --prefix tests/interop"; fi
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
