@@ -27,7 +27,8 @@ def pages_database() -> Database:
         ConfigError: the settings are wrong.
     """
     connection = connections[default_alias()]
-    if connection.in_atomic_block:
+    # Anywhere else what is open is the project's, and an act must not be rolled back with it.
+    if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
         return Database(shared_engine(connection))
     url = load().require("database_url")
     key = os.getpid(), url
