@@ -1,6 +1,7 @@
 """The program ``outbox``: the commands with settings from the environment, log events on stderr, and the demo."""
 
 import logging
+import os
 import sys
 from io import TextIOWrapper
 
@@ -57,7 +58,18 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # A locale without the character is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
-    program.main(prog_name="outbox")
+    try:
+        program.main(prog_name="outbox")
+    finally:
+        _flush_or_forget()
+
+
+def _flush_or_forget() -> None:
+    """What cannot be written has been told; Python would try again at its end, tell once more, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

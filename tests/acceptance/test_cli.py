@@ -183,11 +183,13 @@ def test_reader_may_end_first(outbox, run):
 
 
 @SQLITE
-def test_full_disk_is_told(outbox):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_is_told(outbox, unbuffered):
     """Output that cannot be written is one line on stderr."""
+    environment = outbox.environment | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("wb") as full:
         command = [*PROGRAM, "list"]
-        result = subprocess.run(command, env=outbox.environment, stdout=full, stderr=subprocess.PIPE, check=False)
+        result = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
 
     assert (1, b"error: No space left on device\n") == (result.returncode, result.stderr)
 
