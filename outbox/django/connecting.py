@@ -6,6 +6,7 @@ from typing import Any
 from django.core.signals import request_finished
 from django.db import connections
 
+from outbox.django.databases import opened_by_tests
 from outbox.django.settings import default_alias, load
 from outbox.django.sharing import shared_engine
 from outbox.store.database import Database
@@ -28,7 +29,7 @@ def pages_database() -> Database:
     """
     connection = connections[default_alias()]
     # Anywhere else what is open is the project's, and an act must not be rolled back with it.
-    if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+    if any(opened_by_tests(connection)):
         return Database(shared_engine(connection))
     url = load().require("database_url")
     key = os.getpid(), url
@@ -39,10 +40,11 @@ def pages_database() -> Database:
 
 def _let_go(**_: Any) -> None:
     """Keep no connection longer than Django keeps its own: a test's database is dropped when its requests are over."""
-    if connections[default_alias()].settings_dict["CONN_MAX_AGE"] == 0:
-        for (pid, _url), database in _made.items():
-            if pid == os.getpid():
-                database.engine.dispose()
+    # A copy, for another thread may be adding to it; and every request of the project's comes here.
+    made = [database for (pid, _url), database in list(_made.items()) if pid == os.getpid()]
+    if made and connections[default_alias()].settings_dict["CONN_MAX_AGE"] == 0:
+        for database in made:
+            database.engine.dispose()
 
 
 request_finished.connect(_let_go)

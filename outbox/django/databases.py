@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from outbox.errors import ConfigError
 
-__all__ = ["dialect_of", "url_of"]
+__all__ = ["dialect_of", "opened_by_tests", "url_of"]
 
 _DIALECTS: Mapping[str, Any] = {
     "postgresql+psycopg": psycopg.dialect,
@@ -26,6 +26,11 @@ _DJANGOS = frozenset(
     {"assume_role", "charset", "init_command", "isolation_level", "pool", "server_side_binding", "sql_mode", "ssl"}
     | {"transaction_mode"}
 )
+
+
+def opened_by_tests(connection: BaseDatabaseWrapper) -> list[bool]:
+    """Of each ``atomic`` block that is open, the outermost first: whether a ``TestCase`` opened it around a test."""
+    return [getattr(block, "_from_testcase", False) for block in connection.atomic_blocks]
 
 
 def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:

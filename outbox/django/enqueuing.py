@@ -11,7 +11,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from outbox.after_commit import call_hooks
-from outbox.django.databases import dialect_of
+from outbox.django.databases import dialect_of, opened_by_tests
 from outbox.django.settings import default_alias, of_project
 from outbox.errors import EnqueueError
 from outbox.insertion import Row, insert, rows_of
@@ -49,7 +49,8 @@ def enqueue(*many: Message, using: str | None = None) -> list[int]:
     """
     alias = using or default_alias()
     connection = connections[alias]
-    if not _is_transaction_open(connection):
+    # Those of a TestCase are not there in production.
+    if all(opened_by_tests(connection)):
         raise EnqueueError(
             f"no transaction is open on {alias!r}, so your change and the message could not be committed together;"
             f" put both into one `with transaction.atomic({'' if alias == 'default' else f'using={alias!r}'}):`,"
@@ -59,11 +60,6 @@ def enqueue(*many: Message, using: str | None = None) -> list[int]:
     if new and not _will_call_hooks(connection):
         transaction.on_commit(call_hooks, using=alias, robust=True)
     return ids
-
-
-def _is_transaction_open(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the caller has opened one: those that Django's ``TestCase`` opens around a test are not in production."""
-    return any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
 
 
 def _will_call_hooks(connection: BaseDatabaseWrapper) -> bool:
