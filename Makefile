@@ -8,6 +8,9 @@ ANSWERS ?= 5000000
 SCHEDULES ?= 1000000
 KILLS ?= 300
 
+# One more than there are processors: many tests wait for what other processes do.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -36,10 +39,10 @@ demo: .venv/run ## See the whole system work on this machine: enqueue, drain, cr
 	@$(BIN)/outbox demo
 
 test: .venv/dev ## Run every test (COVERAGE=1 also measures it and gates the core)
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(if $(COVERAGE),--cov)
 
 cuts: .venv/dev ## Cut the connection to the broker at every byte of everything (some minute)
-	@OUTBOX_TEST_ALL_CUTS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 tests/reliability/test_cuts.py
+	@OUTBOX_TEST_ALL_CUTS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/reliability/test_cuts.py
 
 fuzz: .venv/dev ## Fuzz MESSAGES=200000 and ANSWERS=5000000 (some eight minutes on two cores)
 	@OUTBOX_TEST_FUZZ_MESSAGES=$(MESSAGES) OUTBOX_TEST_FUZZ_ANSWERS=$(ANSWERS) \
