@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final, Generic, Literal, TypeVar
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _CONTENT_TYPE: Final = "text/xml;charset=utf-8"
 _USER_AGENT: Final = f"rocketmq-outbox/{version('rocketmq-outbox')}"
 _TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
+_TAKEN: Final = (Sent, Ended, Checked)
 
 # Nothing is sent to it.
 _BAD_TOPIC: Final = Fault("InvalidTopic", "must be 1–64 of A–Z a–z 0–9 _ -")
@@ -54,6 +54,14 @@ def _tell(call: _Call[T], done: Callable[[T | Unknown], None], answer: HttpAnswe
         log.exception("outbox.publish_broke")
         outcome = Unknown(Fault("PublisherBroke", type(error).__name__, accepted=None))
     done(outcome)
+
+
+@lru_cache(maxsize=256)
+def _target(topic: str, instance_id: str, group_id: str, query: tuple[tuple[str, str], ...]) -> str:
+    consumer = [("consumer", group_id)] if query else []
+    namespace = [("ns", instance_id)] if instance_id else []
+    given = "&".join(f"{name}={value}" for name, value in (*consumer, *namespace, *query))
+    return f"/topics/{topic}/messages{'?' if given else ''}{given}"
 
 
 def _half_properties(properties: str, replay: int, origin: str) -> str:
@@ -242,10 +250,7 @@ class Client:
     ) -> HttpRequest:
         now = self._timing.now()
         destination = self._keyring.current(now)
-        consumer = [("consumer", destination.group_id)] if query else []
-        namespace = [("ns", destination.instance_id)] if destination.instance_id else []
-        given = "&".join(f"{name}={value}" for name, value in (*consumer, *namespace, *query))
-        target = f"/topics/{topic}/messages{'?' if given else ''}{given}"
+        target = _target(topic, destination.instance_id, destination.group_id, query)
         return HttpRequest(method, target, self._signed(destination, method, target, xml, now), xml, deadline_s)
 
     def _publishing(
@@ -292,7 +297,7 @@ class Client:
     def _learnt(self, request: HttpRequest, answer: HttpAnswer | NoAnswer, outcome: T) -> T:
         """The outcome, after what the answer tells of clock and keys has been taken note of."""
         if isinstance(answer, HttpAnswer):
-            taken = isinstance(outcome, Sent | Ended | Checked)
+            taken = isinstance(outcome, _TAKEN)
             if taken or (isinstance(outcome, Paused) and outcome.fault.code == EXPIRED):
                 self._timing.learn(answer.headers.get("Date", ""), request.headers["Date"], taken=taken)
             if answer.status == HTTPStatus.FORBIDDEN:

@@ -48,7 +48,8 @@ class Keyring:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._current = self._before = _checked(source())
+        self._current = _checked(source())
+        self._hidden = _secrets(self._current)
         # At an unknown time before the first use, which therefore asks again where that costs nothing.
         self._asked_at = -math.inf
         self._refused = False
@@ -87,7 +88,7 @@ class Keyring:
 
     def secrets(self) -> tuple[str, ...]:
         """What no text may repeat: the secrets in use and those before, which a late answer may still echo."""
-        return (*_secrets(self._current), *_secrets(self._before))
+        return self._hidden
 
     def _is_due(self, now: float) -> bool:
         since_s, left_s = now - self._asked_at, self._left_s(now)
@@ -114,7 +115,8 @@ class Keyring:
             log.warning("outbox.credentials_unavailable", extra=extra | {"error": told})
         else:
             if found != self._current:
-                self._before, self._current = self._current, found
+                self._hidden = (*_secrets(found), *_secrets(self._current))
+                self._current = found
                 log.info("outbox.credentials_changed", extra=extra)
         # Last, for as long as the question is open the keys are due. Refusals that came meanwhile were of the old ones.
         self._asked_at, self._refused = now, False

@@ -79,14 +79,14 @@ class CurlLoop:
     def step(self, timeout_s: float | None = None) -> None:
         """Wait until something happens, `wake` is called or ``timeout_s`` has passed, and do what is to be done."""
         if self._is_timer_due():
-            self._act(pycurl.SOCKET_TIMEOUT, 0)
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
             if self._finish():
                 timeout_s = 0.0
         for number, events in self._poller.wait(self._patience_s(timeout_s)):
             if number == self._near.fileno():
                 self._drain()
             else:
-                self._act(number, _told(events))
+                self._multi.socket_action(number, _told(events))
         self._finish()
 
     def wake(self) -> None:
@@ -119,9 +119,6 @@ class CurlLoop:
             return False
         self._timer_at = None
         return True
-
-    def _act(self, number: int, events: int) -> None:
-        self._multi.socket_action(number, events)
 
     def _finish(self) -> bool:
         """Tell of every request that is over; whether there was any."""
@@ -180,9 +177,10 @@ class _Poller:
 
     def forget(self, number: int) -> None:
         self._watched.discard(number)
-        # It may be closed by now, and forgotten by the system.
-        with suppress(OSError, KeyError):
+        try:  # noqa: SIM105 - done for each request, and `suppress` costs as much as the call
             self._system.unregister(number)
+        except (OSError, KeyError):
+            pass  # closed by now, and forgotten by the system
 
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
         # One counts in seconds, the other in milliseconds.

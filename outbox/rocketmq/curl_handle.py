@@ -8,9 +8,8 @@ nothing has come in. To be able to look, `Kept` holds a second handle of each co
 
 import errno
 import os
-import re
 import select
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from socket import socket
@@ -23,6 +22,7 @@ from outbox.endpoint import is_forbidden_address
 from outbox.outcomes import TOO_LARGE, Fault
 from outbox.rocketmq.connection import MAX_ANSWER_BYTES
 from outbox.rocketmq.faults import printable
+from outbox.rocketmq.heads import head_of, headers_of
 from outbox.rocketmq.transport import HttpAnswer, HttpRequest, NoAnswer
 
 __all__ = ["Kept", "Place", "Transfer"]
@@ -71,8 +71,6 @@ _AFTER: Mapping[int, tuple[str, str]] = {
     _TOO_LARGE: ("UnreadableAnswer", "its head is too large"),
     pycurl.E_BAD_CONTENT_ENCODING: ("UnreadableAnswer", "its encoding is broken"),
 }
-_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\n]*?)[ \t]*\r?\n", re.MULTILINE)
-_FOLD = re.compile(r"\r?\n[ \t]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,11 +152,12 @@ class Transfer:
         self._kept = kept
         self._over_at = 0.0
         self._ends: Ends = ()
-        self._sent = self._is_stale = self._is_forbidden = self._is_whole = self._is_too_large = False
+        self._sent = self._is_stale = self._is_forbidden = self._is_too_large = False
         self._received = 0
         self._lines: list[bytes] = []
         self._pieces: list[bytes] = []
         self._opened: list[socket] = []
+        self._is_afresh = False
         self._url = self._method = ""
         self.easy = easy = pycurl.Curl()
         for option, value in _ALWAYS:
@@ -167,16 +166,16 @@ class Transfer:
         easy.unsetopt(pycurl.CAPATH)
         easy.setopt(pycurl.OPENSOCKETFUNCTION, self._open)
         easy.setopt(pycurl.PREREQFUNCTION, self._may_send)
-        easy.setopt(pycurl.HEADERFUNCTION, self._take_line)
+        # No function of ours: it is called for each line of each head. libcurl bounds the size of a head.
+        easy.setopt(pycurl.HEADERFUNCTION, self._lines.append)
         easy.setopt(pycurl.WRITEFUNCTION, self._take_piece)
 
     def begin(self, request: HttpRequest, done: Done) -> None:
         """Prepare the handle for this request, which is to be under way at once."""
         self.done = done
         self._over_at = monotonic() + request.deadline_s
-        self._sent = self._is_stale = self._is_forbidden = self._is_whole = self._is_too_large = False
+        self._sent = self._is_stale = self._is_forbidden = self._is_too_large = False
         self._received = 0
-        self._lines, self._pieces = [], []
         easy, url = self.easy, self.place.endpoint + request.target
         if url != self._url:
             self._url = url
@@ -196,6 +195,7 @@ class Transfer:
         left_s = self._over_at - monotonic()
         is_needed = self._is_stale and left_s > 0
         if is_needed:
+            self._is_afresh = True
             self.easy.setopt(pycurl.FRESH_CONNECT, 1)
             self.easy.setopt(pycurl.TIMEOUT_MS, ceil(left_s * 1000))
         self._is_stale = False
@@ -209,11 +209,14 @@ class Transfer:
             text: libcurl's words for it.
         """
         self._let_go()
-        self.easy.setopt(pycurl.FRESH_CONNECT, 0)
+        if self._is_afresh:
+            self._is_afresh = False
+            self.easy.setopt(pycurl.FRESH_CONNECT, 0)
         # A spare handle must not keep the last message's body.
         self.easy.setopt(pycurl.POSTFIELDS, b"")
         answer = NoAnswer(self._fault(failure, text)) if failure else self._answer()
-        self._lines, self._pieces = [], []
+        self._lines.clear()
+        self._pieces.clear()
         if isinstance(answer, NoAnswer):
             self._kept.drop(self._ends)
         else:
@@ -221,9 +224,10 @@ class Transfer:
         return answer
 
     def _answer(self) -> HttpAnswer | NoAnswer:
-        if not self._is_whole:
+        lines = head_of(self._lines)
+        if lines is None:
             return self._lost("ConnectionLost", "the connection ended within the head of the answer")
-        headers = _headers(self._lines)
+        headers = headers_of(lines)
         if headers is None:
             return self._lost("UnreadableAnswer", "its head is broken")
         return HttpAnswer(self.easy.getinfo(pycurl.RESPONSE_CODE), headers, b"".join(self._pieces))
@@ -268,22 +272,9 @@ class Transfer:
         while self._opened:
             self._opened.pop().close()
 
-    def _take_line(self, line: bytes) -> int | None:
-        if line.startswith(b"HTTP/"):
-            # The answer proper, behind one that only announced it.
-            self._lines, self._is_whole = [], False
-        elif line in {b"\r\n", b"\n"}:
-            self._is_whole = True
-        elif not self._is_whole:
-            self._lines.append(line)
-        return self._count(line)
-
     def _take_piece(self, piece: bytes) -> int | None:
         self._pieces.append(piece)
-        return self._count(piece)
-
-    def _count(self, received: bytes) -> int | None:
-        self._received += len(received)
+        self._received += len(piece)
         if self._received <= MAX_ANSWER_BYTES:
             return None
         self._is_too_large = True
@@ -315,29 +306,6 @@ class Transfer:
     def _lost(self, code: str, words: str) -> NoAnswer:
         # libcurl's own words may quote the answer, and a receipt handle with it.
         return NoAnswer(Fault(code, printable(f"{self.place.endpoint}: {words}"), accepted=None))
-
-
-class _Headers(Mapping[str, str]):
-    """Headers whose look-up ignores case; of several with one name the first."""
-
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self._values = {name.lower(): value for name, value in reversed(pairs)}
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def _headers(lines: list[bytes]) -> _Headers | None:
-    """The headers; None where a line is none. One that begins with white space goes on with the line before."""
-    text = _FOLD.sub(" ", b"".join(lines).decode("latin-1"))
-    pairs = _HEADER.findall(text)
-    return _Headers(pairs) if len(pairs) == text.count("\n") else None
 
 
 def _nobody(_answer: HttpAnswer | NoAnswer) -> None:

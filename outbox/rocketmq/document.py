@@ -8,6 +8,8 @@ Names are compared as they are written, without looking at namespaces: the broke
 it out, and it proves nothing. A root with a prefix is none that a broker is known to send, and so it is unreadable.
 
 The whole document goes to expat in one call: feeding a large token piece by piece costs quadratic time in expat < 2.6.
+A short document of fields alone, in plain ASCII, is read by a pattern, to the same end: it is what a publish is
+answered with, and expat takes twice as long.
 """
 
 import re
@@ -27,6 +29,15 @@ _ROOT, _CHILD, _GRANDCHILD = 1, 2, 3
 _MANY_ATTRIBUTES = re.compile(
     rb"""<[^\s<>!?/]++(?:\s++[^\s<>=]++\s*+=\s*+(?:"[^"<]*+"|'[^'<]*+')){%d}""" % (MAX_ATTRIBUTES + 1)
 )
+# Nothing here can be read in two ways: text without & < > and control characters, elements without attributes.
+_SPACE, _NAME, _TEXT = r"[ \t\r\n]*+", r"[A-Za-z][A-Za-z0-9]*+", r"[ !-%'-;=?-~]*+"
+_PLAIN = re.compile(
+    rf"""(?:<\?xml[ ]version="1\.0"(?:[ ]encoding="(?:utf-8|UTF-8)")?[ ]?\?>{_SPACE})?"""
+    rf"""<({_NAME})(?:[ ]xmlns="[A-Za-z0-9:/._-]*+")?>{_SPACE}"""
+    rf"""((?:<({_NAME})>{_TEXT}</\3>{_SPACE}){{1,16}}+)</\1>{_SPACE}"""
+)
+_PLAIN_FIELD = re.compile(rf"<({_NAME})>({_TEXT})<")
+_MAX_PLAIN_BYTES = 4_096
 _REFERENCE = re.compile(rb"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
 _MAX_MENDED = 10_000
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
@@ -66,6 +77,9 @@ def read_document(xml: bytes) -> Document:
     # Expat takes UTF-16 for what it is, whatever encoding it is told; there is no markup in UTF-16 without a NUL.
     if b"\0" in xml:
         raise UnreadableXmlError("not in UTF-8")
+    plain = _plain(xml)
+    if plain is not None:
+        return plain
     if _MANY_ATTRIBUTES.search(xml):
         raise UnreadableXmlError(f"an element with more than {MAX_ATTRIBUTES} attributes")
     try:
@@ -77,6 +91,19 @@ def read_document(xml: bytes) -> Document:
         return _parsed(_REFERENCE.sub(_mended, xml, count=_MAX_MENDED))
     except expat.ExpatError as error:
         raise UnreadableXmlError(f"not well-formed: {error}") from None
+
+
+def _plain(xml: bytes) -> Document | None:
+    """The document where it is a plain one, as expat would have it read."""
+    if len(xml) > _MAX_PLAIN_BYTES or not xml.isascii():
+        return None
+    found = _PLAIN.fullmatch(xml.decode("ascii"))
+    if found is None:
+        return None
+    pairs = _PLAIN_FIELD.findall(found[2])
+    fields = dict(pairs)
+    # A field given twice is for expat's reader to refuse.
+    return Document(found[1], fields) if len(fields) == len(pairs) else None
 
 
 def _parsed(xml: bytes) -> Document:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from outbox.rocketmq.document import MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_ELEMENTS, UnreadableXmlError, read_document
+from outbox.rocketmq.document import (
+    MAX_DEPTH,
+    MAX_DOCUMENT_BYTES,
+    MAX_ELEMENTS,
+    UnreadableXmlError,
+    _parsed,
+    _plain,
+    read_document,
+)
 from outbox.rocketmq.wire import (
     BrokerError,
     HandleError,
@@ -307,3 +315,32 @@ def test_read_a_document_at_the_limits():
     document = read_document(b"<a>" * MAX_DEPTH + padding + b"</a>" + siblings + b"</a>" * (MAX_DEPTH - 1))
 
     assert "a" == document.root
+
+
+PIECES = st.sampled_from(
+    ["<a>", "</a>", "<b>", "</b>", "<Ab1>", "</Ab1>", "<a/>", "<1>", " ", "\n", "x", "a>b", "]]>", "&amp;", "<!--c-->"]
+) | st.sampled_from(
+    ['<?xml version="1.0"?>', '<?xml version="1.0" encoding="utf-8" ?>', '<a xmlns="u:v">', "\x00", "\x1f", "\x7f", "é"]
+)
+FIELDS = st.lists(st.tuples(st.sampled_from(["a", "B2", "MessageId"]), st.text(" !-;=?~&<>\r", max_size=4)))
+
+
+def flat(fields):
+    """A document of fields, whatever is in them."""
+    inner = "".join(f"<{name}>{text}</{name}>\n" for name, text in fields)
+    return f'<?xml version="1.0"?><Message xmlns="u">{inner}</Message>'
+
+
+@given(st.lists(PIECES, max_size=12).map("".join) | FIELDS.map(flat))
+@example(flat([("a", "1"), ("B2", "")]))
+@example(flat([("a", "1"), ("a", "1")]))
+def test_plain_documents_read_as_the_parser_reads_them(text):
+    """What is read without the parser is exactly what the parser would have read."""
+    plain = _plain(text.encode())
+
+    assert plain is None or plain == _parsed(text.encode())
+
+
+def test_answers_to_publishes_are_plain():
+    """What this is for is read so."""
+    assert _plain(flat([("MessageId", MESSAGE_ID), ("MessageBodyMD5", MD5), ("ReceiptHandle", "a+/=")]).encode())
