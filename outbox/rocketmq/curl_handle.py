@@ -212,8 +212,9 @@ class Transfer:
         if self._is_afresh:
             self._is_afresh = False
             self.easy.setopt(pycurl.FRESH_CONNECT, 0)
-        # A spare handle must not keep the last message's body.
+        # A spare handle must not keep the last message, nor whoever waited for its answer.
         self.easy.setopt(pycurl.POSTFIELDS, b"")
+        self.done = _nobody
         answer = NoAnswer(self._fault(failure, text)) if failure else self._answer()
         self._lines.clear()
         self._pieces.clear()

@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 import traceback
+import weakref
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
@@ -19,6 +20,7 @@ from outbox.rocketmq.curl import CurlLoop
 from outbox.rocketmq.curl_handle import Place
 from outbox.rocketmq.signature import authorization, signature
 from outbox.rocketmq.transport import HttpAnswer, HttpRequest
+from outbox.rocketmq.wire import publish_xml
 from outbox.settings import Destination
 from tests.integration import clients
 from tests.integration.clients import (
@@ -249,6 +251,30 @@ def test_libcurl_connects_to_no_metadata():
     loop.close()
 
     assert ("ForbiddenAddress", False) == (found[0].fault.code, found[0].fault.accepted)
+
+
+def test_libcurl_keeps_nothing_of_what_is_over():
+    """A handle that waits for its next request holds neither the last one nor whoever was told of it."""
+    told = []
+
+    class Told:
+        def __call__(self, answer):
+            told.append(answer.status)
+
+    with Server() as server:
+        place, listener = Place(server.url, DEFAULT_CA_BUNDLE_PATH, 10.0), Told()
+        gone, loop = weakref.ref(listener), CurlLoop(1)
+        loop.start(
+            place, HttpRequest("POST", "/topics/orders/messages", {}, publish_xml(BODY, None, ""), 5.0), listener
+        )
+        del listener
+        while not told:
+            loop.step()
+        is_gone = gone() is None
+        loop.close()
+
+    assert [201] == told
+    assert is_gone
 
 
 def test_publish_to_the_second_address(connect):
