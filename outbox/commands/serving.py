@@ -53,7 +53,46 @@ def worker(runtime: Runtime, /, concurrency: int | None, pool: str, loglevel: st
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
-@click.command(short_help="The HTTP API on this machine, for development and tests.")
+_EMULATOR = """Run an emulator of the HTTP API of Message Queue for Apache RocketMQ, until SIGTERM or Ctrl-C.
+
+The first line on stdout is "listening on http://HOST:PORT"; from then on it takes requests. It lets in the
+AccessKey of OUTBOX_ACCESS_KEY_ID and OUTBOX_ACCESS_KEY_SECRET, which may be invented, and only the token of
+OUTBOX_SECURITY_TOKEN if that is set. Everything is kept in memory. Official SDKs of every language work with it:
+give them the URL as endpoint and any instance id. Beside the HTTP API there is, in JSON:
+
+\b
+GET    /_emulator               every endpoint, every fault and what it takes
+DELETE /_emulator               begin anew, as between two tests
+GET    /_emulator/ledger        what was published: {"requests": n, "messages": [...]}
+DELETE /_emulator/ledger        forget it
+GET    /_emulator/dead_letters  what groups did not acknowledge in time, too often
+POST   /_emulator/faults        set a fault, or a list of them; GET lists, DELETE clears
+POST   /_emulator/clock         let time pass {"advance_s": 300}, or make it wrong {"set": 1772690828}
+POST   /_emulator/keys          let another key in {"id": "secret"}; null takes one away
+
+A fault is {"fault": NAME} and, as far as wanted, "rate" (0 to 1), "count" (how often at most), "topic", "op"
+(publish, consume, ack, check, commit, rollback or any), "seed" (makes the rate repeatable), and what it takes
+itself, such as "seconds". Without "op" it strikes publishes, but for those with another word behind them:
+
+\b
+Instead of the broker, so that nothing is done:
+  refuse throttle unavailable drop_before reset html_502 redirect commit_dropped_before (commit)
+After the broker has done it:
+  slow accept_then_drop accept_then_500 truncated garbled wrong_md5 wrong_clock drip huge_body many_headers
+  close_after lost_commit (commit)
+By a broker that goes wrong itself:
+  early_check (check) repeated_check (check) empty (check) commit_delivers_twice (commit) hostile (commit)
+  same_message_id amnesia
+
+\b
+Example:
+  OUTBOX_ACCESS_KEY_ID=id OUTBOX_ACCESS_KEY_SECRET=secret outbox emulator --port 8080 &
+  curl http://127.0.0.1:8080/_emulator/faults -d '{"fault": "throttle", "rate": 0.1, "topic": "orders"}'
+  curl http://127.0.0.1:8080/_emulator/ledger
+"""
+
+
+@click.command(help=_EMULATOR, short_help="The HTTP API on this machine, for development and tests.")
 @click.option("--host", type=HOST, default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -85,43 +124,7 @@ def worker(runtime: Runtime, /, concurrency: int | None, pool: str, loglevel: st
 )
 @with_runtime
 def emulator(runtime: Runtime, /, host: str, port: int, strict_topics: BinaryIO | None, **rules: int) -> None:
-    r"""Run an emulator of the HTTP API of Message Queue for Apache RocketMQ, until SIGTERM or Ctrl-C.
-
-    The first line on stdout is "listening on http://HOST:PORT"; from then on it takes requests. It lets in the
-    AccessKey of OUTBOX_ACCESS_KEY_ID and OUTBOX_ACCESS_KEY_SECRET, which may be invented, and only the token of
-    OUTBOX_SECURITY_TOKEN if that is set. Everything is kept in memory. Official SDKs of every language work with it:
-    give them the URL as endpoint and any instance id. Beside the HTTP API there is, in JSON:
-
-    \b
-    GET    /_emulator               every endpoint, every fault and what it takes
-    DELETE /_emulator               begin anew, as between two tests
-    GET    /_emulator/ledger        what was published: {"requests": n, "messages": [...]}
-    DELETE /_emulator/ledger        forget it
-    GET    /_emulator/dead_letters  what groups did not acknowledge in time, too often
-    POST   /_emulator/faults        set a fault, or a list of them; GET lists, DELETE clears
-    POST   /_emulator/clock         let time pass {"advance_s": 300}, or make it wrong {"set": 1772690828}
-    POST   /_emulator/keys          let another key in {"id": "secret"}; null takes one away
-
-    A fault is {"fault": NAME} and, as far as wanted, "rate" (0 to 1), "count" (how often at most), "topic", "op"
-    (publish, consume, ack, check, commit, rollback or any), "seed" (makes the rate repeatable), and what it takes
-    itself, such as "seconds". Without "op" it strikes publishes, but for those with another word behind them:
-
-    \b
-    Instead of the broker, so that nothing is done:
-      refuse throttle unavailable drop_before reset html_502 redirect commit_dropped_before (commit)
-    After the broker has done it:
-      slow accept_then_drop accept_then_500 truncated garbled wrong_md5 wrong_clock drip huge_body many_headers
-      close_after lost_commit (commit)
-    By a broker that goes wrong itself:
-      early_check (check) repeated_check (check) empty (check) commit_delivers_twice (commit) hostile (commit)
-      same_message_id amnesia
-
-    \b
-    Example:
-      OUTBOX_ACCESS_KEY_ID=id OUTBOX_ACCESS_KEY_SECRET=secret outbox emulator --port 8080 &
-      curl http://127.0.0.1:8080/_emulator/faults -d '{"fault": "throttle", "rate": 0.1, "topic": "orders"}'
-      curl http://127.0.0.1:8080/_emulator/ledger
-    """
+    """Serve until told to stop."""
     try:
         from outbox.emulator import BANNER, Rules, serve  # noqa: PLC0415 - it needs an extra that no other command does
     except ImportError as error:

@@ -9,7 +9,9 @@ from django.conf import settings as project
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, Warning  # noqa: A004 - Django's own name
 from django.db import connections, router
+from sqlalchemy import URL, make_url
 
+from outbox.django.databases import url_of
 from outbox.django.models import OutboxMessage
 from outbox.django.settings import celery_broker, default_alias, load, of_project
 from outbox.errors import ConfigError
@@ -32,12 +34,28 @@ def register() -> None:
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001: a setting is unknown or wrong, or the database is of a kind that the outbox does not know."""
+    """E001: a setting is wrong, or the database's kind unknown; W004: DATABASE_URL leads elsewhere than DATABASES."""
     try:
         load()
+        # A file may be for the workers' eyes alone.
+        own, projects = of_project().database_url, url_of(connections[default_alias()])
     except ConfigError as error:
         return [_from(error)]
-    return []
+    if own is None or _place(make_url(own.get_secret_value())) == _place(projects):
+        return []
+    return [
+        Warning(
+            "settings.OUTBOX: DATABASE_URL leads to another database than DATABASES: nobody relays what is enqueued.",
+            hint="Take it out: the relay uses the database of DATABASES by itself.",
+            id="outbox.W004",
+        )
+    ]
+
+
+def _place(url: URL) -> tuple[str, str]:
+    """What two URLs of one database agree in; the host may be a pooler's in one of them."""
+    kind = url.get_backend_name().replace("mariadb", "mysql")
+    return kind, os.path.abspath(url.database or "") if kind == "sqlite" else url.database or ""  # noqa: PTH100 - of a name
 
 
 def _from(error: ConfigError) -> CheckMessage:
@@ -140,8 +158,9 @@ def _described(given: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _database(settings: Settings) -> Iterator[CheckMessage]:
-    own = settings.database_url or settings.database_url_file
-    if not own and connections[default_alias()].vendor == "sqlite":
+    own = settings.database_url
+    kind = make_url(own.get_secret_value()).get_backend_name() if own else connections[default_alias()].vendor
+    if kind == "sqlite" and not settings.database_url_file:
         yield Warning(
             "The outbox is in a SQLite database: one writer at a time, on one machine.",
             hint="Use PostgreSQL, MariaDB or MySQL in production.",

@@ -104,10 +104,26 @@ def test_check_of_the_isolation(migrated_url):
     assert ["outbox.W003"] == list(found)
 
 
-GOOD = {"ENDPOINT": HTTPS, "ACCESS_KEY_ID": "id", "DATABASE_URL": "postgresql+psycopg://db/shop"}
-
-
 @on_sqlite
+def test_check_of_a_database_of_its_own(django, migrated_url):
+    """What the project enqueues in one database, a relay of another never sees. The host may be a pooler's."""
+    found = []
+    for url in (str(migrated_url), "sqlite:///elsewhere.db", "postgresql+psycopg://db/shop"):
+        with override_settings(OUTBOX={"ENDPOINT": HTTPS, "DATABASE_URL": url}):
+            found.append(list(told()))
+    with (
+        django_databases(default="postgresql+psycopg://db/shop"),
+        override_settings(OUTBOX={"ENDPOINT": HTTPS, "DATABASE_URL": "postgresql://pooler:6432/shop"}),
+    ):
+        found.append(list(told(deploy=True)))
+
+    assert [[], ["outbox.W004"], ["outbox.W004"], []] == found
+
+
+GOOD = {"ENDPOINT": HTTPS, "ACCESS_KEY_ID": "id"}
+ON_SQLITE = {**GOOD, "DATABASE_URL": "sqlite:///shop.db"}
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -117,7 +133,7 @@ GOOD = {"ENDPOINT": HTTPS, "ACCESS_KEY_ID": "id", "DATABASE_URL": "postgresql+ps
         ({"OUTBOX": {**GOOD, "ACCESS_KEY_SECRET": "written down"}}, ["outbox.W011"]),
         ({"OUTBOX": {**GOOD, "ACCESS_KEY_SECRET": "from the environment"}}, []),
         ({"OUTBOX": {**GOOD, "DESTINATIONS": {"b": {"security_token": "written"}}}}, ["outbox.W011"]),
-        ({"OUTBOX": {"ENDPOINT": HTTPS}}, ["outbox.W012"]),
+        ({"OUTBOX": ON_SQLITE}, ["outbox.W004", "outbox.W012"]),
         ({"OUTBOX": GOOD, "CELERY_TASK_ALWAYS_EAGER": True}, ["outbox.W013"]),
         ({"OUTBOX": GOOD, "CELERY_BROKER_URL": "memory://"}, ["outbox.W014"]),
         ({"OUTBOX": GOOD, "CELERY_BROKER_URL": ["memory://"]}, ["outbox.W014"]),
@@ -141,14 +157,14 @@ GOOD = {"ENDPOINT": HTTPS, "ACCESS_KEY_ID": "id", "DATABASE_URL": "postgresql+ps
     ],
     ids=str,
 )
-def test_check_of_a_deployment(django, monkeypatch, settings, expected):
+def test_check_of_a_deployment(monkeypatch, settings, expected):
     """With --deploy, what is wrong for production is warned of, with a hint that shows no secret."""
     monkeypatch.setenv("OUTBOX_TEST_SECRET", "fromtheenvironment")
     settings = {**settings, "OUTBOX": {k: _as_key(v) for k, v in settings["OUTBOX"].items()}}
-    with override_settings(**settings):
+    with django_databases(default="postgresql+psycopg://db/shop"), override_settings(**settings):
         found, undeployed = told(deploy=True), told()
 
-    assert {} == undeployed
+    assert [one for one in expected if one < "outbox.W010"] == list(undeployed)
     assert expected == list(found)
     assert all(one.hint and "written" not in one.msg + one.hint for one in found.values())
 

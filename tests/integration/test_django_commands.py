@@ -84,6 +84,27 @@ def test_command_that_fails(urls, capsys):
     assert lines[-1].startswith("error: OUTBOX_BROKER_URL: missing")
 
 
+def test_command_takes_djangos_own_options(urls, capsys):
+    """They may stand anywhere, as for any command of Django's; behind -- they are arguments."""
+    codes = [manage("status", "--settings=whatever", "--json", "--traceback", "--verbosity", "2", "--no-color")]
+    codes.append(manage("enqueue", "--topic", "orders", "--pythonpath", ".", "--", "--traceback"))
+
+    assert [0, 0] == codes
+    assert ["--traceback"] == list(OutboxMessage.objects.values_list("body", flat=True))
+
+
+def test_call_command_of_another_database(urls):
+    """Said before the command, or by the name of the option; what goes wrong is told where the caller says."""
+    err = io.StringIO()
+    for given in (("--database", "other", "enqueue"), ("enqueue",)):
+        call_command("outbox", *given, "--topic", "orders", "hello", database="other", stdout=io.StringIO())
+    with pytest.raises(CommandError):
+        call_command("outbox", "show", "7", stderr=err)
+
+    assert [0, 2] == [OutboxMessage.objects.using(alias).count() for alias in urls]
+    assert err.getvalue().startswith("error: ")
+
+
 def test_call_command(urls):
     """From Python its output goes where the caller says, and a failure is Django's CommandError with the exit code."""
     with transaction.atomic():
