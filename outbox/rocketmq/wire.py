@@ -34,7 +34,8 @@ _HEX_32 = re.compile(r"[0-9A-Fa-f]{32}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: it is made for each message, and so takes half the time.
+@dataclass(slots=True)
 class Published:
     """``<Message>``, the answer to a publish. ``receipt_handle`` comes with half messages only."""
 

@@ -267,7 +267,9 @@ def test_probe_is_not_spent_without_a_row(engine):
 def test_one_relay_of_two_wins_the_probe(engine, seed):
     """However two relays interleave at the end of a pause, one row is tried, and whoever lost gives its row back."""
     write(engine, *orders(10))
-    pausing.pause_automatically(Database(engine), ORDERS, for_s=-1, reason="x")
+    pausing.pause_automatically(
+        Database(engine), ORDERS, for_s=-1, reason="x", failures=9
+    )  # the next is 4 s at least, by the database's clock
     with VirtualClock(seed) as clock:
         publisher = Scripted(lambda *_: DOWN, sleep_s=0.1, clock=clock)
         relays = [make_relay(engine, publisher, clock) for _ in range(2)]
