@@ -235,7 +235,7 @@ class Checker:
     # --- one poll
 
     def _poll(self, place: _Place) -> int | None:
-        """Ask once, and answer what was offered; returns how many half messages were, None where the poll failed."""
+        """Ask once, and answer what was offered; returns how many half messages were, None where any may be missing."""
         deadline_s, topic = self._config.request_deadline_s, place.topic
         limit = self._room.get(topic, _MOST)
         poll = polls.open_poll(self._database, self._name, topic, for_s=deadline_s + 2 * _LATE_S)
@@ -247,8 +247,9 @@ class Checker:
             case Checked(halves=found, damaged=damaged):
                 offers = [(offer_of(one, topic.destination, topic.topic), one.receipt_handle) for one in found]
                 asked = [_Asked(offer, poll, until, handle) for offer, handle in offers]
+                self._tell_unreadable(topic, damaged)
                 self._answer(place, asked, whole=not damaged)
-                return len(asked)
+                return None if damaged else len(asked)
             case Paused(fault=fault) | Unknown(fault=fault):
                 self.counts.failed_polls += 1
                 log.warning("outbox.poll_failed", extra={"topic": topic.topic, "code": fault.code, "limit": limit})
@@ -256,6 +257,14 @@ class Checker:
                     self._room[topic] = max(1, limit // 2)
                 polls.fail_poll(self._database, self._name, topic)
                 return None
+
+    def _tell_unreadable(self, topic: Topic, halves: int) -> None:
+        """Without its MessageId or its times a half message is nobody's: it stays until its day is over."""
+        if halves:
+            self.counts.failed_polls += 1
+            self._count_alarm("unreadable", halves)
+            extra = {"reason": "unreadable", "topic": topic.topic, "halves": halves}
+            log.error("outbox.half_left", extra=extra)
 
     def _answer(self, place: _Place, asked: Sequence[_Asked], *, whole: bool) -> None:
         heard = [Heard(one.offer.outbox_id, one.offer.message_id, one.offer.is_early) for one in asked]
@@ -328,9 +337,12 @@ class Checker:
 
     def _alarm(self, reason: Reason, offer: Offer) -> None:
         if reason in ALARMING:
-            self.counts.alarms[reason] = self.counts.alarms.get(reason, 0) + 1
+            self._count_alarm(reason, 1)
             extra = {"reason": reason, "outbox_id": offer.outbox_id[:36], "message_id": offer.message_id}
             log.error("outbox.half_left", extra=extra)
+
+    def _count_alarm(self, reason: Reason, halves: int) -> None:
+        self.counts.alarms[reason] = self.counts.alarms.get(reason, 0) + halves
 
     # --- silence
 

@@ -38,9 +38,10 @@ Reason = Literal[
     "newer",  # of a replay that this database does not know: it was restored
     "ended",  # its commit was confirmed: the broker's own anomaly
     "odd",  # a row as no verb leaves it
+    "unreadable",  # no decision of `decide`: the answer lacks its MessageId of 32 hexadecimal digits, or its times
 ]
 #: Reasons that a person should hear of.
-ALARMING: frozenset[Reason] = frozenset({"foreign", "undated", "altered", "newer", "ended", "odd"})
+ALARMING: frozenset[Reason] = frozenset({"foreign", "undated", "altered", "newer", "ended", "odd", "unreadable"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,34 @@ def row_of(engine, row_id):
         return connection.execute(select(messages).where(messages.c.id == row_id)).one()
 
 
+# --- what cannot be read
+
+
+def test_half_message_that_cannot_be_read_is_told(database, engine, broker, clock, caplog):
+    """Its poll has failed, whatever else it brought: it may have been any row's, so silence proves nothing."""
+    place(database, "orders")
+    row_id, half = undecided(engine, clock, age_s=20.0)
+    broker.offers["orders"] = Checked((half,), damaged=2)
+    checking = checker(database, broker, clock)
+    checking.round()
+    (told,) = [one for one in caplog.records if one.message == "outbox.half_left"]
+
+    assert ("ERROR", "unreadable", "orders", 2) == (told.levelname, told.reason, told.topic, told.halves)
+    assert (1, {"unreadable": 2}) == (checking.counts.failed_polls, checking.counts.alarms)
+    assert [("orders", "commit")] == broker.ends, "the others are answered all the same"
+    assert "sent" == row_of(engine, row_id).state
+
+
+def test_canary_is_not_posted_where_a_half_message_cannot_be_read(database, engine, broker, clock):
+    """It would prove nothing: the answer that brings it may bring one that cannot be read, too."""
+    place(database, "orders")
+    waiting(engine, topic="orders")
+    broker.offers["orders"] = Checked((), damaged=1)
+    checker(database, broker, clock).round()
+
+    assert [] == broker.canaries
+
+
 # --- in turn
 
 

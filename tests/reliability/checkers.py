@@ -13,19 +13,25 @@ from typing import Any
 
 from sqlalchemy import Engine, func, select
 
+from outbox.half.decisions import CANARY
 from outbox.table import messages
 
-# As the nursery of relays; the line says what to fork. Windows are shortened here, and nowhere but in tests.
-_NURSERY = """
-import os, signal, sys
+# Windows are shortened here, and nowhere but in tests: for every checker alike, since a canary is everybody's.
+_SHORT = """
 from outbox.half import CheckConfig
-from outbox.relay import Forever
-from outbox.settings import Settings
 from outbox.store.silence import Pace
 from outbox.wiring import Runtime
 
 PACE = Pace(check_s=10, quiet_s=3.0, lost_s=10.0, rest_s=1.0, longest_rest_s=4.0)
 SHORT = CheckConfig(request_deadline_s=1.0, pace=PACE, idle_s=0.2)
+"""
+
+# As the nursery of relays; the line says what to fork.
+_NURSERY = f"""
+import os, signal, sys
+from outbox.relay import Forever
+from outbox.settings import Settings
+{_SHORT}
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     pid = os.fork()
@@ -36,6 +42,14 @@ for line in sys.stdin:
         working.run(Forever()) if line.strip() == "relay" else working.run()
         os._exit(0)
     print(pid, flush=True)
+"""
+
+_COLD = f"""
+from functools import partialmethod
+from outbox.cli import main
+{_SHORT}
+Runtime.checker = partialmethod(Runtime.checker, SHORT)
+main()
 """
 
 
@@ -77,9 +91,9 @@ def nursery(environment: dict[str, str]) -> Iterator[Nursery]:
 
 
 def cold(environment: dict[str, str], command: str) -> subprocess.Popen[str]:
-    """``outbox relay`` or ``outbox check`` as a person starts it."""
+    """``outbox relay`` or ``outbox check`` as a person starts it, but for the windows."""
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-m", "outbox.cli", command], env=environment, text=True, **silent)
+    return subprocess.Popen([sys.executable, "-c", _COLD, command], env=environment, text=True, **silent)
 
 
 def states(engine: Engine) -> dict[str, int]:
@@ -106,6 +120,7 @@ class Findings:
     Attributes:
         by: how the rows that are ``sent`` were confirmed.
         halves: half messages that the broker took.
+        canary_check_s: check times of the canaries among them.
     """
 
     rows: int = 0
@@ -117,6 +132,7 @@ class Findings:
     ghosts: list[str] = field(default_factory=list)
     by: dict[str, int] = field(default_factory=dict)
     halves: int = 0
+    canary_check_s: set[str] = field(default_factory=set)
 
     def kept(self) -> bool:
         """Whether every row is sent, and exactly one message of it was ever visible, which is the one it names."""
@@ -131,6 +147,7 @@ def compare(engine: Engine, ledger: list[dict[str, Any]]) -> Findings:
     times = Counter[str]()
     for one in visible:
         times[one["properties"]["outbox_id"]] += one["visible"]
+    canaries = [one["properties"] for one in ledger if CANARY in one["properties"]]
     shown = {one["message_id"]: one for one in visible}
     found = Findings(rows=len(rows), halves=len(ledger), ghosts=[one for one in times if one not in rows])
     for outbox_id, row in rows.items():
@@ -142,5 +159,6 @@ def compare(engine: Engine, ledger: list[dict[str, Any]]) -> Findings:
             found.other.append(outbox_id)
         elif shown[row.message_id]["body"] != row.body:
             found.altered.append(outbox_id)
+    found.canary_check_s = {one["__TransCheckT"] for one in canaries}
     found.by = dict(Counter(row.confirmed_by for row in rows.values()))
     return found

@@ -63,6 +63,7 @@ def test_kill_commits_one_half_message_of_each_row(engine, migrated_url, persona
             in_time = until_sent(engine, emulator.advance, within_s=120)
         found = compare(engine, emulator.ledger()["messages"])
 
+    assert found.canary_check_s <= {"10"}, "a canary with its full window holds up everybody's proof"
     assert in_time, found
     assert found.kept(), found
     assert found.rows == ROWS

@@ -236,6 +236,14 @@ def test_read_messages_with_numbers_that_are_none(name, number):
     assert ((), 1) == (read_answer(xml.encode()).messages, read_answer(xml.encode()).damaged)
 
 
+@pytest.mark.parametrize("message_id", ["", MESSAGE_ID[:-1], f"{MESSAGE_ID}0", MESSAGE_ID * 5, "G" * 32, "msg-1"])
+def test_read_messages_with_a_message_id_of_another_shape(message_id):
+    """What no row could hold, or hold in full, is never told from another: it is counted and left."""
+    xml = f"<Messages><Message>{delivery(MessageId=message_id)}</Message></Messages>"
+
+    assert ((), 1) == (read_answer(xml.encode()).messages, read_answer(xml.encode()).damaged)
+
+
 def test_read_messages_without_tag_and_properties():
     """Tag and properties may be left out."""
     xml = f"<Messages><Message>{delivery(MessageTag=None, Properties=None)}</Message></Messages>"
