@@ -137,6 +137,23 @@ def test_relay_reads_indexes(engine, database, analysed):
     assert {"due", "ordered"} == indexes(lanes) == indexes(left)
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_relay_reads_its_own_indexes_by_old_statistics(engine, database):
+    """Where the statistics are of a time when nothing had been sent, no index of all messages serves for another."""
+    write_all(engine, [new_row() for _ in range(5000)])
+    write_all(engine, [new_row(ordering_key=f"k{number}") for number in range(500)])
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    lane = due_lanes(database)[0].lane
+
+    plans = explained(engine, lambda: left_to_do(database, frozenset()))
+    plans += explained(engine, lambda: take(database, limit=100))
+    plans += explained(engine, lambda: take_ordered(database, lane=lane, limit=100))
+
+    assert "uq_outbox_messages" not in str(plans)
+    assert [] == read_in_full(engine, plans)
+
+
 def test_pages_read_no_table(engine, database):
     """What the operators' pages ask for reads a part of the rows, however many have been sent."""
     keep_sent_rows(engine)
