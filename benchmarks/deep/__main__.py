@@ -13,6 +13,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -46,7 +48,7 @@ def parts(scale: float) -> dict[str, Callable[[], Any]]:
     }
     found: dict[str, Callable[[], Any]] = {}
     for kind in SERVERS:
-        found[f"piles on {kind}"] = lambda kind=kind: claims.piles(kind, piles, batches=60)
+        found[f"piles on {kind}"] = lambda kind=kind: claims.piles(kind, piles, batches=40)
         found[f"long transaction on {kind}"] = lambda kind=kind: claims.long_transaction(kind, many(200_000))
         found[f"sixteen claimers on {kind}"] = lambda kind=kind: claims.crowd(kind, many(100_000, 50_000), claimers=16)
     return found | {
@@ -73,6 +75,13 @@ def machine() -> dict[str, Any]:
     return found
 
 
+def keep(document: dict[str, Any]) -> None:
+    """Write down what there is so far."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "deep.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "deep.md").write_text(report(document), encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print and write down."""
     parser = argparse.ArgumentParser(
@@ -81,6 +90,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of rows; results are kept at 1 only")
     parser.add_argument("--only", default="", help="parts whose names hold this; nothing is kept")
     given = parser.parse_args()
+    # Whoever ends it must not leave gigabytes behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before its time"))
     document: dict[str, Any] = {"machine": machine(), "scale": given.scale, "parts": {}, "seconds": {}}
     for name, measure in parts(given.scale).items():
         if given.only in name:
@@ -88,12 +99,10 @@ def main() -> None:
             document["parts"][name] = measure()
             document["seconds"][name] = round(time.monotonic() - started)
             print(f"{name} ({document['seconds'][name]} s): {json.dumps(document['parts'][name])}", flush=True)
-    document["aims"] = [asdict(aim) for aim in aims(document["parts"])]
+            document["aims"] = [asdict(aim) for aim in aims(document["parts"])]
+            if given.scale == 1 and not given.only:
+                keep(document)
     print(report(document))
-    if given.scale == 1 and not given.only:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "deep.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        (RESULTS / "deep.md").write_text(report(document), encoding="utf-8")
 
 
 if __name__ == "__main__":
