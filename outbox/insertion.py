@@ -1,5 +1,6 @@
 """How messages become rows of the caller's transaction, on each database, whoever owns the connection."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -10,10 +11,12 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     Executable,
+    Integer,
     Select,
     String,
     Text,
     bindparam,
+    cast,
     column,
     func,
     literal_column,
@@ -132,8 +135,7 @@ def _insert_new(target: Target, rows: list[Row]) -> dict[str, int]:
     """Insert; ids are matched by ``outbox_id``, never by position: no database promises the order of its answer."""
     dialect = target.dialect.name
     if dialect == "postgresql" and (len(rows) > 1 or not target.returns_many):
-        arrays = {name: [row[name] for row in rows] for name in rows[0]}
-        answer = target.fetch(_insert_arrays(), arrays)
+        answer = target.fetch(_insert_json(), {"rows": _as_json(rows)})
     elif target.returns_many:
         answer = target.fetch(_insert_rows(dialect), rows)
     else:
@@ -214,19 +216,26 @@ def _with_times(row: Row, now: datetime) -> Row:
 
 
 @cache
-def _insert_arrays() -> Any:
-    """The same for many rows on PostgreSQL: one array a column, a third of the time that as many VALUES take.
+def _insert_json() -> Any:
+    """The same for many rows on PostgreSQL, in one parameter.
 
-    The ordinality keeps the ids in the order of the rows, which VALUES does not promise.
+    JSON is written in a tenth of the time that psycopg takes for arrays of text, in which it escapes each quote by
+    itself, and arrays in a third of the time that as many VALUES take. The place keeps the ids in the order of the
+    rows, which neither promises.
     """
-    types = {name: _element_type(name) for name in _parameters(Message("topic", "body"), 0.0)}
-    arrays = [bindparam(name, type_=postgresql.ARRAY(kind)) for name, kind in types.items()]
-    columns = [column(name, kind) for name, kind in types.items()]
-    given = func.unnest(*arrays).table_valued(*columns, with_ordinality="place").render_derived()
-    values = {name: given.c[name] for name in types if name != _DUE_AT} | _computed(given.c[_DUE_AT])
+    columns = [column(name, _element_type(name)) for name in _parameters(Message("topic", "body"), 0.0)]
+    document = cast(bindparam("rows", type_=Text()), postgresql.JSON)
+    given = func.json_to_recordset(document).table_valued(*columns, column("place", Integer()))
+    given = given.render_derived(name="given", with_types=True)
+    values = {one.name: given.c[one.name] for one in columns if one.name != _DUE_AT} | _computed(given.c[_DUE_AT])
     in_order = select(*values.values()).order_by(given.c.place)
     statement = postgresql.insert(messages).from_select(list(values), in_order, include_defaults=False)
     return statement.on_conflict_do_nothing(index_elements=_KEY).returning(*_OUTBOX_ID_AND_ID)
+
+
+def _as_json(rows: Sequence[Row]) -> str:
+    placed = [row | {"place": place} for place, row in enumerate(rows)]
+    return json.dumps(placed, ensure_ascii=False, default=datetime.isoformat)
 
 
 def _computed(due_at: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:

@@ -104,9 +104,9 @@ def audits(engine):
         return connection.execute(select(audit).order_by(audit.c.id)).mappings().all()
 
 
-def take(database, *, lane=ORDERS, limit=500, lease_s=60.0, max_attempts=10):
+def take(database, *, lane=ORDERS, limit=500, lease_s=60.0, max_attempts=10, behind=None):
     """Claim unordered rows on ordinary terms."""
-    return claim(database, lane, limit=limit, lease_s=lease_s, max_attempts=max_attempts)
+    return claim(database, lane, limit=limit, lease_s=lease_s, max_attempts=max_attempts, behind=behind)
 
 
 def take_ordered(database, *, after_key="", limit=500, skip_failed_heads=False, lane=ORDERS, max_attempts=10):

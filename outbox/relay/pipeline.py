@@ -9,14 +9,14 @@ from typing import cast
 from outbox.clock import SYSTEM, Clock, Task
 from outbox.errors import ConfigError, DatabaseError
 from outbox.relay.board import Board
+from outbox.relay.claiming import Claimer
 from outbox.relay.endings import LOOK_S, Ending
 from outbox.relay.looping import LoopPublisher
 from outbox.relay.marker import Counts, Marker, lane_fields
 from outbox.relay.publishing import Desk, Publisher, Publishers, StartingPublisher, ThreadPublishers
 from outbox.retry import Policy
 from outbox.rocketmq.transport import Loop
-from outbox.store import claim as claims
-from outbox.store import lanes, pauses
+from outbox.store import pauses
 from outbox.store.claim import ClaimedRow
 from outbox.store.database import Database
 from outbox.store.lanes import AutomaticPause, DueLane, Lane
@@ -71,6 +71,13 @@ class Relay:
         make_loop: Callable[[int], Loop] | None = None,
     ) -> None:
         self._database = database
+        self._claimer = Claimer(
+            database,
+            clock,
+            lease_s=config.lease_s,
+            policy=config.policy,
+            skip_failed_heads=config.skip_failed_heads,
+        )
         self._destinations = frozenset(publishers)
         self._config = config
         self._clock = clock
@@ -90,7 +97,6 @@ class Relay:
         self._broken: BaseException | None = None
         self._tasks: list[Task] = []
         self._turn = 0
-        self._cursors: dict[Lane, str] = {}
         # No request takes longer, so a relay that finished nothing for so long is not getting anywhere.
         self._patience_s = config.request_deadline_s + 1.0
 
@@ -178,10 +184,10 @@ class Relay:
         Returns:
             Rows claimed, and whether the list of lanes grew stale before the round was over.
         """
-        started, seen, claimed = self._clock.monotonic(), self._board.pauses, 0
-        active = self._in_turn(lanes.due_lanes(self._database))
+        seen, claimed = self._board.pauses, 0
+        active = self._in_turn(self._claimer.look())
         while active and not self._stopping:
-            if self._board.pauses != seen or self._clock.monotonic() - started > LOOK_S:
+            if self._board.pauses != seen or self._claimer.is_look_old():
                 return claimed, True
             if not self._board.wait_for_room(LOOK_S):
                 continue
@@ -214,7 +220,7 @@ class Relay:
             return 0
         start_before = self._clock.monotonic() + config.lease_s - config.request_deadline_s
         start_before -= min(1.0, config.lease_s / 10)
-        rows = self._claim_rows(due, 1 if probe else config.batch_size)
+        rows = self._claimer.claim(due, 1 if probe else config.batch_size)
         if not rows:
             return 0
         log.debug("outbox.claimed", extra=lane_fields(lane) | {"rows": len(rows)})
@@ -222,28 +228,6 @@ class Relay:
             return 0
         self._publishing.staff(self._board.offer(lane, rows, start_before, probe, seen))
         return len(rows)
-
-    def _claim_rows(self, due: DueLane, limit: int) -> list[ClaimedRow]:
-        lane, config = due.lane, self._config
-        rows: list[ClaimedRow] = []
-        if due.unordered:
-            rows = claims.claim(
-                self._database, lane, limit=limit, lease_s=config.lease_s, max_attempts=config.policy.max_attempts
-            )
-        if due.ordered and len(rows) < limit and not any(row.alone for row in rows):
-            ordered = claims.claim_ordered(
-                self._database,
-                lane,
-                limit=limit - len(rows),
-                lease_s=config.lease_s,
-                max_attempts=config.policy.max_attempts,
-                after_key=self._cursors.get(lane, ""),
-                skip_failed_heads=lane.topic in config.skip_failed_heads,
-            )
-            if ordered:
-                self._cursors[lane] = ordered[-1].ordering_key or ""
-            rows += ordered
-        return rows
 
     def _win_probe(self, lane: Lane, probe: AutomaticPause, rows: list[ClaimedRow]) -> bool:
         """Asked with the row in hand, or a lane without a row to spare would stay quiet for a probe that never was."""

@@ -9,9 +9,10 @@ along, and only what it did while alone is held against it: one attempt, and ``f
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cache
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import Connection, Row, Select, and_, any_, bindparam, case, func, select
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, Row, Select, and_, any_, bindparam, case, fun
 from outbox.states import State
 from outbox.store.conditions import due, of_lane, state_is, unordered
 from outbox.store.database import Database
-from outbox.store.dialects import by_due
+from outbox.store.dialects import by_due, is_behind
 from outbox.store.keys import followers, heads
 from outbox.store.lanes import Lane
 from outbox.store.leases import (
@@ -35,10 +36,24 @@ from outbox.store.leases import (
 )
 from outbox.table import messages
 
-__all__ = ["INLINE_BODY_BYTES", "ClaimedRow", "claim", "claim_ordered", "read_body"]
+__all__ = ["INLINE_BODY_BYTES", "ClaimedRow", "Place", "claim", "claim_ordered", "read_body"]
 
 
-def claim(database: Database, lane: Lane, *, limit: int, lease_s: float, max_attempts: int) -> list[ClaimedRow]:
+class Place(NamedTuple):
+    """Where a row without an ordering key stands in its lane."""
+
+    available_at: datetime
+    id: int
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The place as parameters of a statement."""
+        return {"behind_at": self.available_at, "behind_id": self.id}
+
+
+def claim(
+    database: Database, lane: Lane, *, limit: int, lease_s: float, max_attempts: int, behind: Place | None = None
+) -> list[ClaimedRow]:
     """Lease up to ``limit`` due rows of the lane that have no ordering key, those due longest first.
 
     When the one due longest has two crashes, it comes alone; otherwise such rows are left out. A row that used up its
@@ -50,19 +65,23 @@ def claim(database: Database, lane: Lane, *, limit: int, lease_s: float, max_att
         limit: at least 1.
         lease_s: seconds from now, by the database's clock, until the rows are due again by themselves.
         max_attempts: charged attempts at which a row fails.
+        behind: look only at rows that stand behind this place. It saves reading what is left of rows sent before, but
+            rows may become due before any place at any time: ids and clocks are not the order of commits.
 
     Raises:
         DatabaseError: see `Database.run`. Rows of an unclear commit come back when their lease ends.
     """
     terms = Terms(str(uuid4()), lease_s, max_attempts)
-    parameters = lane.parameters | {"limit": limit}
+    parameters = lane.parameters | {"limit": limit} | (behind.parameters if behind else {})
+    onwards = behind is not None
 
     def at_once(connection: Connection) -> list[ClaimedRow] | None:
         more = {"lease_s": lease_s, "token": terms.token}
-        return hand_over(connection, terms, connection.execute(_claim_at_once(), parameters | more).all())
+        rows = connection.execute(_claim_at_once(onwards=onwards), parameters | more).all()
+        return hand_over(connection, terms, rows)
 
     def step_by_step(connection: Connection) -> list[ClaimedRow] | None:
-        rows = _without_poison(connection.execute(_due_rows(), parameters).all())
+        rows = _without_poison(connection.execute(_due_rows(onwards=onwards), parameters).all())
         lease(connection, terms, rows)
         return hand_over(connection, terms, rows)
 
@@ -161,19 +180,20 @@ def _with_followers(
 
 
 @cache
-def _due_rows() -> Select[Any]:
-    """Due rows of a lane, locked."""
+def _due_rows(*, onwards: bool) -> Select[Any]:
+    """Due rows of a lane, locked; ``onwards`` those behind a place."""
     rows = by_due("due")
-    found = rows_to_lease(rows).add_columns(rows.c.available_at).where(unordered(rows), of_lane(rows), due(rows))
+    found = rows_to_lease(rows).where(unordered(rows), of_lane(rows), due(rows))
+    found = found.where(is_behind(rows)) if onwards else found
     found = found.order_by(rows.c.available_at, rows.c.id).limit(bindparam("limit"))
     return found.with_for_update(skip_locked=True)
 
 
 @cache
-def _claim_at_once() -> Select[Any]:
+def _claim_at_once(*, onwards: bool) -> Select[Any]:
     """Lock, choose and lease in one statement of PostgreSQL's; `_without_poison` in SQL."""
     # Materialised, so that nothing can make it lock a second set of rows.
-    picked = _due_rows().cte("picked").prefix_with("MATERIALIZED")
+    picked = _due_rows(onwards=onwards).cte("picked").prefix_with("MATERIALIZED")
     order = (picked.c.available_at, picked.c.id)
     oldest, place = func.first_value(picked.c.crashes).over(order_by=order), func.row_number().over(order_by=order)
     ranked = select(picked.c.id, picked.c.crashes, oldest.label("oldest"), place.label("place")).subquery("ranked")

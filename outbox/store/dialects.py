@@ -48,6 +48,7 @@ __all__ = [
     "by_state",
     "deletion",
     "has_id",
+    "is_behind",
     "is_not_migrated",
     "is_transient",
     "marked",
@@ -128,6 +129,35 @@ def _compile_alias_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(_BySent, *MYSQL)
 def _compile_alias_mysql(element: Any, compiler: Any, **kw: Any) -> str:
     return f"{compiler.visit_alias(element, **kw)} FORCE INDEX ({element.index_mysql})"
+
+
+# --- a place in an index ------------------------------------------------------------------------------------------
+
+
+class _IsBehind(FunctionElement[Any]):
+    inherit_cache = True
+    # As for `_HasId`.
+    type = NullType()
+
+
+def is_behind(rows: FromClause) -> ColumnElement[Any]:
+    """Rows that stand, in the index of due rows, behind the place of `outbox.store.claim.Place.parameters`."""
+    columns = (messages.c.available_at, messages.c.id)
+    place = [bindparam(f"behind_{name}", type_=column.type) for name, column in zip(("at", "id"), columns, strict=True)]
+    return _IsBehind(rows.c.available_at, rows.c.id, *place)
+
+
+@compiles(_IsBehind)
+def _compile_is_behind(element: _IsBehind, compiler: SQLCompiler, **kw: Any) -> str:
+    at, row_id, place_at, place_id = (compiler.process(one, **kw) for one in element.clauses)
+    return f"({at}, {row_id}) > ({place_at}, {place_id})"
+
+
+@compiles(_IsBehind, *MYSQL)
+def _compile_is_behind_mysql(element: _IsBehind, compiler: SQLCompiler, **kw: Any) -> str:
+    # They look up no such pair in an index, but both of these ranges.
+    at, row_id, place_at, place_id = (compiler.process(one, **kw) for one in element.clauses)
+    return f"({at} > {place_at} OR ({at} = {place_at} AND {row_id} > {place_id}))"
 
 
 # --- many rows in one parameter -----------------------------------------------------------------------------------

@@ -234,16 +234,18 @@ def _left_statement() -> Select[Any]:
     waiting = and_(free.c.deliver_at.is_not(None), free.c.attempts == 0, free.c.available_at > db_now())
     return select(
         func.coalesce(
-            _any(free, unordered(free), not_(waiting)),
-            _any(keyed, _pending_with_key(keyed), not_(_behind_failed_head(keyed))),
+            _any(free, "available_at", unordered(free), not_(waiting)),
+            _any(keyed, "ordering_key", _pending_with_key(keyed), not_(_behind_failed_head(keyed))),
         )
     )
 
 
-def _any(rows: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[Any]:
+def _any(rows: FromClause, rank: str, *conditions: ColumnElement[bool]) -> ColumnElement[Any]:
     found = select(rows.c.id).where(*conditions, not_(operator_paused(rows)))
-    # The order is the index's: without it, PostgreSQL may read through the finished rows, hoping to meet one soon.
-    return found.order_by(rows.c.destination, rows.c.topic).limit(1).scalar_subquery()
+    # The whole order is this index's and no other's: without it, PostgreSQL may read through the finished rows, hoping
+    # to meet one soon.
+    order = (rows.c.destination, rows.c.topic, rows.c[rank], rows.c.id)
+    return found.order_by(*order).limit(1).scalar_subquery()
 
 
 def _behind_failed_head(row: FromClause) -> ColumnElement[bool]:

@@ -56,6 +56,7 @@ class ClaimedRow:
         body: None when it is larger than `INLINE_BODY_BYTES`; `outbox.store.claim.read_body` reads it.
         body_bytes: size of the body in UTF-8 bytes.
         attempts: charged so far.
+        available_at: since when it has been due.
         claimed_at: by the database's clock, just before the lease began.
         alone: two or more processes that held it crashed, so it is the only row of its claim.
     """
@@ -74,6 +75,7 @@ class ClaimedRow:
     attempts: int
     unknown_outcomes: int
     replays: int
+    available_at: datetime
     claimed_at: datetime
     lease_token: str
     alone: bool
@@ -91,7 +93,7 @@ class Terms:
 def rows_to_lease(rows: FromClause) -> Select[Any]:
     """What to read of a row before it is leased, with its counts as the lease will leave them.
 
-    The first fifteen columns are a `ClaimedRow`'s.
+    The first sixteen columns are a `ClaimedRow`'s.
     """
     crashed, crashed_alone = _crashed(rows), _crashed_alone(rows)
     names = ("id", "outbox_id", "destination", "topic", "tag", "properties", "ordering_key", "deliver_at")
@@ -103,6 +105,7 @@ def rows_to_lease(rows: FromClause) -> Select[Any]:
         (rows.c.attempts + crashed_alone).label("attempts"),
         (rows.c.unknown_outcomes + crashed).label("unknown_outcomes"),
         rows.c.replays,
+        rows.c.available_at,
         db_now().label("claimed_at"),
         (rows.c.crashes + crashed).label("crashes"),
         crashed_alone.label("crashed_alone"),
@@ -147,7 +150,7 @@ def hand_over(connection: Connection, terms: Terms, rows: Sequence[Row[Any]]) ->
 
 
 def _claimed(row: Row[Any], token: str) -> ClaimedRow:
-    values: tuple[Any, ...] = (*row[:15], token, row.crashes >= POISON_CRASHES)
+    values: tuple[Any, ...] = (*row[:16], token, row.crashes >= POISON_CRASHES)
     return ClaimedRow(*values)
 
 

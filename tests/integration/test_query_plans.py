@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import event, insert, literal, select, text, update
 
 from outbox.states import State
+from outbox.store.claim import Place
 from outbox.store.database import Database
 from outbox.store.filter import Filter
 from outbox.store.lanes import due_lanes, left_to_do
@@ -116,7 +117,9 @@ def test_relay_reads_indexes(engine, database, analysed):
             connection.execute(text("ANALYZE TABLE outbox_messages" if engine.dialect.name in MYSQL else "ANALYZE"))
     keyed = due_lanes(database)[0].lane
 
+    (last,) = take(database, limit=1)
     claims = explained(engine, lambda: take(database, limit=100))
+    onwards = explained(engine, lambda: take(database, limit=100, behind=Place(last.available_at, last.id)))
     ordered_claims = explained(engine, lambda: take_ordered(database, lane=keyed, limit=50, after_key="k5"))
     with_followers = explained(engine, lambda: take_ordered(database, lane=keyed, limit=500, skip_failed_heads=True))
     lanes = explained(engine, lambda: due_lanes(database))
@@ -126,12 +129,29 @@ def test_relay_reads_indexes(engine, database, analysed):
     marks += [Release(row.id, row.lease_token) for row in rows[50:]]
     marked = explained(engine, lambda: mark(database, marks))
 
-    everything = [claims, ordered_claims, with_followers, lanes, left, marked]
+    everything = [claims, onwards, ordered_claims, with_followers, lanes, left, marked]
     assert all(everything)
-    assert [[]] * 6 == [read_in_full(engine, plans) for plans in everything]
-    assert {"due"} == indexes(claims)
+    assert [[]] * 7 == [read_in_full(engine, plans) for plans in everything]
+    assert {"due"} == indexes(claims) == indexes(onwards)
     assert {"ordered"} == indexes(ordered_claims) == indexes(with_followers)
     assert {"due", "ordered"} == indexes(lanes) == indexes(left)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_relay_reads_its_own_indexes_by_old_statistics(engine, database):
+    """Where the statistics are of a time when nothing had been sent, no index of all messages serves for another."""
+    write_all(engine, [new_row() for _ in range(5000)])
+    write_all(engine, [new_row(ordering_key=f"k{number}") for number in range(500)])
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    lane = due_lanes(database)[0].lane
+
+    plans = explained(engine, lambda: left_to_do(database, frozenset()))
+    plans += explained(engine, lambda: take(database, limit=100))
+    plans += explained(engine, lambda: take_ordered(database, lane=lane, limit=100))
+
+    assert "uq_outbox_messages" not in str(plans)
+    assert [] == read_in_full(engine, plans)
 
 
 def test_pages_read_no_table(engine, database):

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, insert, text
 
 from outbox.states import State
-from outbox.store.claim import INLINE_BODY_BYTES, read_body
+from outbox.store.claim import INLINE_BODY_BYTES, Place, read_body
 from outbox.store.database import Database
 from outbox.store.lanes import Lane
 from outbox.store.mark import MarkSent, mark
@@ -220,6 +220,30 @@ def test_claim_finds_a_row_that_commits_late(engine, database):
 
     assert late == claimed.id > early
     assert [early] == ids(take(database))
+
+
+def test_claim_behind_a_place(engine, database):
+    """Behind a row come those due later, and of those due at the same instant the ones with larger ids."""
+    at_once = write_rows(engine, 3, available_at=ago(60))
+    longest = write_row(engine, available_at=ago(90))
+    shortest = write_row(engine, available_at=ago(30))
+    before = read_row(engine, at_once[1])
+
+    behind = take(database, behind=Place(before["available_at"], before["id"]))
+
+    assert [at_once[2], shortest] == ids(behind)
+    assert [longest, *at_once[:2]] == ids(take(database))
+
+
+def test_claim_behind_its_own_last_row(engine, database):
+    """Batch by batch, each behind the last row of the one before, every row is claimed once."""
+    written = write_rows(engine, 25, available_at=ago(60))
+    rows, claimed = take(database, limit=10), []
+    while rows:
+        claimed += ids(rows)
+        rows = take(database, limit=10, behind=Place(rows[-1].available_at, rows[-1].id))
+
+    assert written == claimed
 
 
 def test_claim_by_many_at_once(engine, database):

@@ -65,6 +65,7 @@ def row(row_id: int, key: str | None = None, size: int = 1, topic: str = "orders
         attempts=0,
         unknown_outcomes=0,
         replays=0,
+        available_at=datetime(2026, 1, 1, tzinfo=UTC),
         claimed_at=datetime(2026, 1, 1, tzinfo=UTC),
         lease_token="token",
         alone=False,
