@@ -11,10 +11,14 @@ from typing import Any, Self
 
 __all__ = [
     "AIMS",
+    "CURL",
     "DJANGO_CELERY_OUTBOX",
     "FASTSTREAM_OUTBOX",
+    "REQUESTS",
     "SDK_LOOP",
     "TASK_PER_ROW",
+    "TWO_CURL",
+    "TWO_REQUESTS",
     "WRK",
     "Aim",
     "Latency",
@@ -28,6 +32,8 @@ __all__ = [
     "throughput_table",
 ]
 
+REQUESTS, CURL = "our relay, requests", "our relay, curl"
+TWO_REQUESTS, TWO_CURL = "two of our relays, requests", "two of our relays, curl"
 TASK_PER_ROW = "one Celery task a row"
 SDK_LOOP = "the SDK's loop"
 DJANGO_CELERY_OUTBOX = "django-celery-outbox"
@@ -167,22 +173,22 @@ def _cpu(what: str) -> Callable[[Report], Spread | None]:
 
 
 def _share_of_wrk(report: Report) -> Spread | None:
-    found = report.ratio("0 ms", "curl", WRK)
+    found = report.ratio("0 ms", CURL, WRK)
     return Spread(100 * found.median, 100 * found.lowest, 100 * found.highest) if found else None
 
 
 AIMS = [
-    Aim("requests engine against one Celery task a row, 0 ms", 6, "×", _ratio("0 ms", "requests", TASK_PER_ROW)),
-    Aim("curl engine against one Celery task a row, 0 ms", 35, "×", _ratio("0 ms", "curl", TASK_PER_ROW)),
-    Aim("requests engine against the SDK's loop, 0 ms", 1, "×", _ratio("0 ms", "requests", SDK_LOOP)),
-    Aim("requests engine against the SDK's loop, 5 ms", 10, "×", _ratio("5 ms", "requests", SDK_LOOP)),
-    Aim("curl engine against the SDK's loop, 0 ms", 6, "×", _ratio("0 ms", "curl", SDK_LOOP)),
-    Aim("curl engine against the SDK's loop, 5 ms", 40, "×", _ratio("5 ms", "curl", SDK_LOOP)),
-    Aim("CPU a message, requests engine, 0 ms", 350, " µs", _cpu("requests"), at_least=False),
-    Aim("CPU a message, curl engine, 0 ms", 50, " µs", _cpu("curl"), at_least=False),
+    Aim("requests engine against one Celery task a row, 0 ms", 6, "×", _ratio("0 ms", REQUESTS, TASK_PER_ROW)),
+    Aim("curl engine against one Celery task a row, 0 ms", 35, "×", _ratio("0 ms", CURL, TASK_PER_ROW)),
+    Aim("requests engine against the SDK's loop, 0 ms", 1, "×", _ratio("0 ms", REQUESTS, SDK_LOOP)),
+    Aim("requests engine against the SDK's loop, 5 ms", 10, "×", _ratio("5 ms", REQUESTS, SDK_LOOP)),
+    Aim("curl engine against the SDK's loop, 0 ms", 6, "×", _ratio("0 ms", CURL, SDK_LOOP)),
+    Aim("curl engine against the SDK's loop, 5 ms", 40, "×", _ratio("5 ms", CURL, SDK_LOOP)),
+    Aim("CPU a message, requests engine, 0 ms", 350, " µs", _cpu(REQUESTS), at_least=False),
+    Aim("CPU a message, curl engine, 0 ms", 50, " µs", _cpu(CURL), at_least=False),
     Aim("curl engine, of wrk on the same sink, 0 ms", 10, " %", _share_of_wrk),
-    Aim("two relays against one, requests engine, 5 ms", 1.8, "×", _ratio("5 ms", "two relays, requests", "requests")),
-    Aim("two relays against one, curl engine, 5 ms", 1.8, "×", _ratio("5 ms", "two relays, curl", "curl")),
+    Aim("two relays against one, requests engine, 5 ms", 1.8, "×", _ratio("5 ms", TWO_REQUESTS, REQUESTS)),
+    Aim("two relays against one, curl engine, 5 ms", 1.8, "×", _ratio("5 ms", TWO_CURL, CURL)),
     Aim("commit to delivered, p50", 10, " ms", lambda report: report.latency.percentile(50), at_least=False),
     Aim("commit to delivered, p95", 25, " ms", lambda report: report.latency.percentile(95), at_least=False),
     Aim("a nudge, to the one that commits", 300, " µs", lambda report: report.latency.caller_us(), at_least=False),
@@ -243,11 +249,11 @@ def between(text: str, name: str, content: str) -> str:
     Raises:
         ValueError: it has not exactly one pair of them.
     """
-    begin, end = f"<!-- {name}: written by make bench-docs -->\n", f"\n<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: written by make bench-docs -->\n", f"<!-- end of {name} -->"
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"the marks of {name!r} are not there once")
     before, after = text.split(begin, maxsplit=1)[0], text.split(end, maxsplit=1)[1]
-    return f"{before}{begin}\n{content}\n{end}{after}"
+    return f"{before}{begin}\n{content}\n\n{end}{after}"
 
 
 def _cells(one: Series) -> list[str]:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.figures import Report, Series, Spread
+from benchmarks.figures import CURL, REQUESTS, TWO_CURL, TWO_REQUESTS, Report, Series, Spread
 
 RESULTS = Path(__file__).parent / "results"
 # Of the palette of Okabe and Ito, which those see apart who see fewer colours.
@@ -54,7 +54,7 @@ def colour(one: Series) -> str:
     """Ours, another's, or the machine's limit."""
     if not one.database:
         return LIMIT
-    return OURS if "curl" in one.what or "requests" in one.what else OTHERS
+    return OURS if one.what.startswith((REQUESTS, CURL, TWO_REQUESTS, TWO_CURL)) else OTHERS
 
 
 def dots(axes: Axes, many: list[Series], spreads: list[Spread]) -> None:

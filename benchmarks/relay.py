@@ -24,10 +24,14 @@ from pathlib import Path
 
 from benchmarks.contenders import PROCESSES, Contender, Used, forked, has_peers, ours, peer, sdk_loop, task_per_row
 from benchmarks.figures import (
+    CURL,
     DJANGO_CELERY_OUTBOX,
     FASTSTREAM_OUTBOX,
+    REQUESTS,
     SDK_LOOP,
     TASK_PER_ROW,
+    TWO_CURL,
+    TWO_REQUESTS,
     WRK,
     Latency,
     Report,
@@ -39,6 +43,7 @@ from benchmarks.sinks import can_delay, emulator, has_nginx, sink, wrk
 from tests import services
 
 RESULTS = Path(__file__).parent / "results"
+ENGINES = {"requests": REQUESTS, "curl": CURL}
 PACKAGES = ("rocketmq-outbox", "pycurl", "requests", "sqlalchemy", "psycopg", "pymysql", "celery")
 #: How many rows a contender is given at first, to see how many it can send in the time that a round should take.
 TRIAL = 300
@@ -84,25 +89,21 @@ class Entry:
 def entries(sink_name: str, at_once: int, outboxes: Outboxes, broker_url: str | None) -> Iterator[Entry]:
     """Who takes part on a sink."""
     if sink_name == "emulator":
-        yield _ours(sink_name, "curl", at_once)
+        yield Entry(Series(sink_name, "PostgreSQL", CURL, at_once), ours("curl", at_once))
         return
     if broker_url:
         yield Entry(Series(sink_name, "PostgreSQL", TASK_PER_ROW, PROCESSES), task_per_row(broker_url))
     yield Entry(Series(sink_name, "PostgreSQL", SDK_LOOP, 1), sdk_loop)
     if has_peers():
         yield from _peers(sink_name, at_once)
-    for engine in ("requests", "curl"):
-        yield _ours(sink_name, engine, at_once)
+    for engine, name in ENGINES.items():
+        yield Entry(Series(sink_name, "PostgreSQL", name, at_once), ours(engine, at_once))
     if sink_name == "0 ms":
         yield from _elsewhere(sink_name, at_once, outboxes)
     else:
-        for engine in ("requests", "curl"):
-            series = Series(sink_name, "PostgreSQL", f"two relays, {engine}", 2 * at_once)
+        for engine, name in {"requests": TWO_REQUESTS, "curl": TWO_CURL}.items():
+            series = Series(sink_name, "PostgreSQL", name, 2 * at_once)
             yield Entry(series, ours(engine, at_once, processes=2))
-
-
-def _ours(sink_name: str, engine: str, at_once: int) -> Entry:
-    return Entry(Series(sink_name, "PostgreSQL", engine, at_once), ours(engine, at_once))
 
 
 def _peers(sink_name: str, at_once: int) -> Iterator[Entry]:
@@ -116,12 +117,12 @@ def _peers(sink_name: str, at_once: int) -> Iterator[Entry]:
 def _elsewhere(sink_name: str, at_once: int, outboxes: Outboxes) -> Iterator[Entry]:
     """Half messages, and the other databases."""
     if has_nginx():
-        series = Series(sink_name, "PostgreSQL", "curl, half messages", at_once)
+        series = Series(sink_name, "PostgreSQL", f"{CURL}, half messages", at_once)
         yield Entry(series, ours("curl", at_once), topic=HALVES)
     for kind, name in outboxes.kinds.items():
         if kind != "postgresql":
-            for engine in ("requests", "curl"):
-                yield Entry(Series(sink_name, name, engine, at_once), ours(engine, at_once), kind)
+            for engine, what in ENGINES.items():
+                yield Entry(Series(sink_name, name, what, at_once), ours(engine, at_once), kind)
 
 
 def run_once(entry: Entry, outboxes: Outboxes, url: str, count: int) -> Used:

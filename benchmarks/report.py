@@ -18,22 +18,34 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def whole(report: Report) -> str:
     """Everything, as Markdown."""
-    parts = [_where(report), throughput_table(report), latency_table(report), aims_table(report)]
-    return "\n\n".join(parts)
+    parts = {
+        "Throughput": throughput_table(report),
+        "Latency": latency_table(report),
+        "What was aimed at": aims_table(report),
+    }
+    return "\n\n".join([where(report), *(f"### {title}\n\n{table}" for title, table in parts.items())])
 
 
-def _where(report: Report) -> str:
+def where(report: Report) -> str:
+    """The machine, what ran on it, and what is to be kept in mind."""
     of = dict(report.machine)
     place = f"{of.pop('cpu')} processors, {of.pop('system')}, Python {of.pop('python')}"
-    sink = f"sink: {of.pop('sink')}; load average at the start: {of.pop('load')}"
+    sink = f"the sink is {of.pop('sink')}; load average at the start: {of.pop('load')}"
     packages = ", ".join(f"{name} {version}" for name, version in of.items())
-    return " ".join([f"{report.rounds} rounds. {place}; {packages}; {sink}.", report.note]).strip()
+    return " ".join([f"Rounds: {report.rounds}. {place}; {packages}; {sink}.", report.note]).strip()
+
+
+def brief(report: Report) -> str:
+    """Median rates, and where they were measured."""
+    of = report.machine
+    place = f"{of['cpu']} processors, load average at the start {of['load']}, rounds: {report.rounds}."
+    return "\n\n".join([brief_table(report), f"{place} {report.note}".strip()])
 
 
 def write_docs(report: Report) -> None:
     """Replace the figures between the marks in the documents."""
     _replace(ROOT / "docs" / "performance.md", "results", whole(report))
-    _replace(ROOT / "README.md", "results", brief_table(report))
+    _replace(ROOT / "README.md", "results", brief(report))
 
 
 def _replace(path: Path, name: str, content: str) -> None:
@@ -46,7 +58,7 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help="write README.md and docs/performance.md as well")
     given = parser.parse_args()
     report = Report.from_json(json.loads((RESULTS / "relay.json").read_text(encoding="utf-8")))
-    (RESULTS / "relay.md").write_text(f"{whole(report)}\n", encoding="utf-8")
+    (RESULTS / "relay.md").write_text(f"# The last run of make bench\n\n{whole(report)}\n", encoding="utf-8")
     if given.write_docs:
         write_docs(report)
     print(whole(report))

@@ -8,7 +8,12 @@ import pytest
 
 from benchmarks.figures import (
     AIMS,
+    CURL,
+    REQUESTS,
     SDK_LOOP,
+    TASK_PER_ROW,
+    TWO_CURL,
+    TWO_REQUESTS,
     WRK,
     Aim,
     Latency,
@@ -44,29 +49,29 @@ def cells(table):
 
 def test_ratio_is_taken_within_each_round():
     """A machine that halves its speed between two rounds changes no ratio."""
-    found = report(series("curl", [1000, 500, 2000]), series(SDK_LOOP, [100, 50, 100])).ratio("0 ms", "curl", SDK_LOOP)
+    found = report(series(CURL, [1000, 500, 2000]), series(SDK_LOOP, [100, 50, 100])).ratio("0 ms", CURL, SDK_LOOP)
 
     assert Spread(10, 10, 20) == found
 
 
-@pytest.mark.parametrize("missing", ["curl", SDK_LOOP])
+@pytest.mark.parametrize("missing", [CURL, SDK_LOOP])
 def test_ratio_of_one_that_took_no_part_is_unknown(missing):
     """What was not measured is neither met nor missed."""
-    there = [one for one in ("curl", SDK_LOOP) if one != missing]
+    there = [one for one in (CURL, SDK_LOOP) if one != missing]
 
-    assert report(series(there[0], [1, 2, 3])).ratio("0 ms", "curl", SDK_LOOP) is None
+    assert report(series(there[0], [1, 2, 3])).ratio("0 ms", CURL, SDK_LOOP) is None
 
 
 def test_find_takes_the_one_with_postgresql():
     """Aims are about PostgreSQL; other databases have the same engines."""
-    found = report(series("curl", [1], database="SQLite"), series("curl", [2])).find("0 ms", "curl")
+    found = report(series(CURL, [1], database="SQLite"), series(CURL, [2])).find("0 ms", CURL)
 
     assert [2] == found.rates
 
 
 def test_find_knows_the_sink():
     """The same contender at 5 ms is another."""
-    assert report(series("curl", [1], sink="5 ms")).find("0 ms", "curl") is None
+    assert report(series(CURL, [1], sink="5 ms")).find("0 ms", CURL) is None
 
 
 def test_find_leaves_out_what_has_no_rounds():
@@ -93,18 +98,18 @@ def test_aim_is_not_judged_without_a_figure():
 def test_aims_are_read_from_where_they_belong():
     """Each aim finds its own figure among others that are near."""
     full = report(
-        series("one Celery task a row", [10.0]),
+        series(TASK_PER_ROW, [10.0]),
         series(SDK_LOOP, [100.0]),
-        series("requests", [110.0], cpu_us=[300.0]),
-        series("curl", [700.0], cpu_us=[45.0]),
-        series("curl", [1.0], database="MariaDB", cpu_us=[1.0]),
+        series(REQUESTS, [110.0], cpu_us=[300.0]),
+        series(CURL, [700.0], cpu_us=[45.0]),
+        series(CURL, [1.0], database="MariaDB", cpu_us=[1.0]),
         series(WRK, [10_000.0], database="", cpu_us=()),
-        series("one Celery task a row", [9.0], sink="5 ms"),
+        series(TASK_PER_ROW, [9.0], sink="5 ms"),
         series(SDK_LOOP, [10.0], sink="5 ms"),
-        series("requests", [150.0], sink="5 ms", cpu_us=[1.0]),
-        series("curl", [500.0], sink="5 ms", cpu_us=[1.0]),
-        series("two relays, requests", [285.0], sink="5 ms"),
-        series("two relays, curl", [650.0], sink="5 ms"),
+        series(REQUESTS, [150.0], sink="5 ms", cpu_us=[1.0]),
+        series(CURL, [500.0], sink="5 ms", cpu_us=[1.0]),
+        series(TWO_REQUESTS, [285.0], sink="5 ms"),
+        series(TWO_CURL, [650.0], sink="5 ms"),
         latency=Latency([[float(ms) for ms in range(1, 100)]], [1000.0], [1200.0], [500.0]),
     )
 
@@ -134,16 +139,16 @@ def test_latency_without_rounds_has_no_percentile():
 
 def test_report_survives_json():
     """It is read again to draw it and to write the documents."""
-    one = report(series("curl", [1.5, 2.5, 3.5]), latency=Latency([[1.0, 2.0]], [3.0], [4.0], [5.0]))
+    one = report(series(CURL, [1.5, 2.5, 3.5]), latency=Latency([[1.0, 2.0]], [3.0], [4.0], [5.0]))
 
     assert one == Report.from_json(json.loads(json.dumps(dataclasses.asdict(one))))
 
 
 def test_throughput_table_shows_median_and_spread():
     """Each contender is a row; thousands are told apart."""
-    found = cells(throughput_table(report(series("curl", [9000.4, 12345.6, 11111.1]))))
+    found = cells(throughput_table(report(series(CURL, [9000.4, 12345.6, 11111.1]))))
 
-    assert [["0 ms", "PostgreSQL", "curl", "16", "11,111", "9,000–12,346", "50"]] == found
+    assert [["0 ms", "PostgreSQL", CURL, "16", "11,111", "9,000–12,346", "50"]] == found
 
 
 def test_throughput_table_leaves_cpu_empty_where_it_is_unknown():
@@ -153,17 +158,17 @@ def test_throughput_table_leaves_cpu_empty_where_it_is_unknown():
 
 def test_brief_table_puts_the_sinks_side_by_side():
     """Those that ran on both alone: the others have nothing to be compared with."""
-    both = [series("curl", [1, 2, 3]), series("curl", [10, 20, 30], sink="5 ms")]
+    both = [series(CURL, [1, 2, 3]), series(CURL, [10, 20, 30], sink="5 ms")]
     found = cells(
-        brief_table(report(*both, series("curl, half messages", [5]), series("curl", [7], database="SQLite")))
+        brief_table(report(*both, series(f"{CURL}, half messages", [5]), series(CURL, [7], database="SQLite")))
     )
 
-    assert [["curl", "2", "20"]] == found
+    assert [[CURL, "2", "20"]] == found
 
 
 def test_aims_table_says_whether_each_is_met():
     """Met, missed and not measured are three things, and each aim is there."""
-    table = aims_table(report(series("curl", [700.0], cpu_us=[60.0]), series(SDK_LOOP, [100.0])))
+    table = aims_table(report(series(CURL, [700.0], cpu_us=[60.0]), series(SDK_LOOP, [100.0])))
     found = {row[0]: row[1:] for row in cells(table)}
 
     assert [one.what for one in AIMS] == list(found)
