@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,18 @@ from outbox.store.database import Database
 from outbox.store.mark import MarkSent, mark
 from outbox.wiring import Runtime
 
-__all__ = ["PROCESSES", "Contender", "Used", "forked", "has_peers", "ours", "peer", "sdk_loop", "task_per_row"]
+__all__ = [
+    "PROCESSES",
+    "Contender",
+    "Used",
+    "forked",
+    "has_peers",
+    "ours",
+    "peer",
+    "peer_versions",
+    "sdk_loop",
+    "task_per_row",
+]
 
 #: Of the Celery worker that takes one task a row.
 PROCESSES = 2
@@ -59,6 +71,12 @@ def peer(module: str, at_once: int) -> Contender:
 def has_peers() -> bool:
     """Whether they are installed, which only ``make bench`` does."""
     return _PEERS.exists()
+
+
+def peer_versions(*names: str) -> dict[str, str]:
+    """Of the packages that are installed for them, those of these names."""
+    places = [str(place) for place in _PEERS.parents[1].glob("lib/*/site-packages")]
+    return {one.name: one.version for one in distributions(path=places) if one.name in names}
 
 
 def task_per_row(broker_url: str) -> Contender:

@@ -106,9 +106,19 @@ class Latency:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything of one run."""
+    """Everything of one run.
+
+    Attributes:
+        machine: ``cpu``, ``model``, ``system``, ``python``, ``sink``, ``load``.
+        versions: of databases and packages.
+        rounds: of each contender.
+        note: what a reader must know besides.
+        series: every contender on every sink.
+        latency: what the nudge brings and costs.
+    """
 
     machine: dict[str, Any]
+    versions: dict[str, str]
     rounds: int
     note: str
     series: list[Series]

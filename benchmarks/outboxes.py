@@ -30,6 +30,8 @@ class Outboxes:
         self._stack = ExitStack()
         self._directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self._templates: dict[str, URL] = {}
+        #: The version of each.
+        self.versions: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         for kind in _NAMES:
@@ -58,6 +60,7 @@ class Outboxes:
         url = self._stack.enter_context(services.fresh_database(kind, self._directory))
         engine = _engine(url)
         upgrade(engine)
+        self.versions[_NAMES[kind]] = ".".join(map(str, engine.dialect.server_version_info or ()))
         engine.dispose()
         return url
 

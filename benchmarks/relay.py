@@ -22,7 +22,18 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.contenders import PROCESSES, Contender, Used, forked, has_peers, ours, peer, sdk_loop, task_per_row
+from benchmarks.contenders import (
+    PROCESSES,
+    Contender,
+    Used,
+    forked,
+    has_peers,
+    ours,
+    peer,
+    peer_versions,
+    sdk_loop,
+    task_per_row,
+)
 from benchmarks.figures import (
     CURL,
     DJANGO_CELERY_OUTBOX,
@@ -168,11 +179,31 @@ def measure(outboxes: Outboxes, broker_url: str | None, size: Size) -> tuple[lis
 
 
 def machine() -> dict[str, str | float | None]:
-    """Where it was measured, and what with."""
-    found: dict[str, str | float | None] = {"cpu": os.cpu_count(), "system": platform.platform()}
+    """Where it is measured; at the beginning, for the load is what others do."""
     sinks = "nginx" if can_delay() else "nginx at 0 ms, our own at 5 ms" if has_nginx() else "our own"
-    found |= {"python": platform.python_version(), "sink": sinks, "load": round(os.getloadavg()[0], 1)}
-    return found | {name: version(name) for name in PACKAGES}
+    return {
+        "cpu": os.cpu_count(),
+        "model": model(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "sink": sinks,
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def model() -> str:
+    """What the processors are called, where Linux tells."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.machine()
+    names = [line.split(":")[1].strip() for line in told.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of our own packages, and of the other outboxes."""
+    return {name: version(name) for name in PACKAGES} | peer_versions(DJANGO_CELERY_OUTBOX, FASTSTREAM_OUTBOX)
 
 
 @contextmanager
@@ -189,11 +220,11 @@ def main() -> None:
     parser.add_argument("--note", default="", help="written beside the results")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
-    # At the beginning, for the load is what others do.
     where = machine()
     with Outboxes() as outboxes, broker() as broker_url:
         series, latency = measure(outboxes, broker_url, size)
-    report = Report(where, size.rounds, given.note, series, latency)
+        used = outboxes.versions | versions()
+    report = Report(where, used, size.rounds, given.note, series, latency)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "relay.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
 

@@ -28,11 +28,11 @@ def whole(report: Report) -> str:
 
 def where(report: Report) -> str:
     """The machine, what ran on it, and what is to be kept in mind."""
-    of = dict(report.machine)
-    place = f"{of.pop('cpu')} processors, {of.pop('system')}, Python {of.pop('python')}"
-    sink = f"the sink is {of.pop('sink')}; load average at the start: {of.pop('load')}"
-    packages = ", ".join(f"{name} {version}" for name, version in of.items())
-    return " ".join([f"Rounds: {report.rounds}. {place}; {packages}; {sink}.", report.note]).strip()
+    of = report.machine
+    place = f"{of['cpu']} processors ({of['model']}), load average at the start {of['load']}"
+    software = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    system = f"{of['system']}, Python {of['python']}, {software}; the sink is {of['sink']}"
+    return f"Rounds: {report.rounds}. {place}; {system}. {report.note}".strip()
 
 
 def brief(report: Report) -> str:

@@ -31,7 +31,7 @@ from benchmarks.figures import (
 def report(*series, latency=None):
     """A report of three rounds."""
     machine = {"cpu": 2, "system": "Linux", "python": "3.11"}
-    return Report(machine, 3, "quiet", list(series), latency or Latency())
+    return Report(machine, {"PostgreSQL": "15.1"}, 3, "quiet", list(series), latency or Latency())
 
 
 def series(what, rates, *, sink="0 ms", database="PostgreSQL", cpu_us=(40.0, 50.0, 60.0)):
