@@ -28,12 +28,15 @@ endif
 NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/interop \
 	|| echo "npm cannot install the official SDK for Node.js; see why: npm ci --prefix tests/interop"; fi
 
+# What `make bench` sends to, and what shows how fast anything could.
+SINKS := nginx-light libnginx-mod-http-echo wrk
+
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test cuts fuzz torture screenshots check format lock clean
+.PHONY: help demo bench bench-docs test cuts fuzz torture screenshots check format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/run ## See the whole system work on this machine: enqueue, drain, crash, replay
 	@$(BIN)/outbox demo
@@ -48,10 +51,16 @@ fuzz: .venv/dev ## Fuzz MESSAGES=200000 and ANSWERS=5000000 (some eight minutes 
 	@OUTBOX_TEST_FUZZ_MESSAGES=$(MESSAGES) OUTBOX_TEST_FUZZ_ANSWERS=$(ANSWERS) \
 		$(BIN)/python -m pytest -n logical --dist worksteal tests/reliability/fuzz.py
 
-bench: .venv/dev ## Measure the relay with each engine against the SDK's loop and wrk (ten minutes; QUICK=1 for two)
-	@command -v nginx >/dev/null && command -v wrk >/dev/null || { apt-get update -qq && apt-get install -qq -y nginx-light wrk; } \
-		|| echo "Without nginx and wrk (apt-get install nginx-light wrk) the limit of this machine is not measured"
-	@PYTHONPATH=. $(BIN)/python benchmarks/relay.py $(if $(QUICK),--quick)
+bench: .venv/dev .venv/bench/installed ## Measure the relay against what else there is (ten minutes; QUICK=1 for two)
+	@command -v wrk >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_echo_module.so ] \
+		|| { apt-get update -qq && apt-get install -qq -y $(SINKS); } \
+		|| echo "Without apt-get install $(SINKS) the sinks are slower, and the limit of this machine is not measured"
+	@PYTHONPATH=. $(BIN)/python benchmarks/relay.py $(if $(QUICK),--quick) $(if $(NOTE),--note '$(NOTE)')
+	@PYTHONPATH=. $(BIN)/python benchmarks/report.py
+	@PYTHONPATH=. .venv/bench/bin/python benchmarks/plots.py
+
+bench-docs: ## Write the results of the last `make bench` into README.md and docs/performance.md
+	@PYTHONPATH=. $(PYTHON) benchmarks/report.py --write-docs
 
 torture: .venv/dev ## Simulate SCHEDULES=1000000 schedules, and kill KILLS=300 processes a database (hours)
 	@SIMULATED_SCHEDULES=$(SCHEDULES) OUTBOX_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest -n logical --dist worksteal \
@@ -72,6 +81,7 @@ format: .venv/dev ## Put the code into the project's format
 lock: ## Pin the newest allowed dependencies again (needs uv)
 	@$(LOCK) --extra all --group build --output-file requirements/run.txt
 	@$(LOCK) --extra all --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(filter-out pyproject.toml,$(LOCK)) --group bench --constraint requirements/run.txt --output-file requirements/bench.txt
 
 clean: ## Remove everything that make created
 	@rm -rf .venv tests/interop/node_modules .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
@@ -86,4 +96,11 @@ clean: ## Remove everything that make created
 	@$(INSTALL) --require-hashes --no-deps --requirement $<
 	@$(INSTALL) --no-build-isolation --no-deps --editable .
 	@$(if $(filter dev,$*),$(NODE_SDK))
+	@touch $@
+
+# Apart from the product's: what it is compared with must not decide on its versions.
+.venv/bench/installed: requirements/bench.txt
+	@echo "Installing $< into .venv/bench"
+	@$(subst .venv,.venv/bench,$(VENV))
+	@$(subst $(BIN),.venv/bench/bin,$(INSTALL)) --require-hashes --no-deps --requirement $<
 	@touch $@
