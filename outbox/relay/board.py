@@ -1,15 +1,15 @@
 """What the relay knows between its stages: rows to publish, rows in flight, and what to tell the database."""
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from outbox.clock import Clock
-from outbox.outcomes import Ended, EndOutcome, Fault, Outcome, Paused, Refused, Retry, Sent
+from outbox.outcomes import Ended, EndOutcome, Outcome, Paused, Refused, Retry, Sent
 from outbox.relay.chains import Assignment, Chain, in_chains
 from outbox.relay.findings import Findings, LanePause, mark_of
 from outbox.relay.halves import HalfEnd, InHand, endings
-from outbox.retry import Done, LaneHealth, Policy, judge, pause_s
+from outbox.relay.watch import LaneWatch
+from outbox.retry import Done, Policy
 from outbox.store.claim import ClaimedRow
 from outbox.store.halves import Standing
 from outbox.store.lanes import AutomaticPause, Lane
@@ -33,7 +33,6 @@ class Board:
 
     def __init__(self, clock: Clock, policy: Policy, *, room: int, bytes_in_flight: int) -> None:
         self._clock = clock
-        self._policy = policy
         self._room = room
         self._budget = bytes_in_flight
         lock = clock.lock()
@@ -52,13 +51,15 @@ class Board:
         self._findings = Findings()
         self._found_at = 0.0
         self._flushing = False
-        self._health: dict[Lane, LaneHealth] = {}
-        self._paused_at: dict[Lane, float] = {}
+        self._lanes = LaneWatch(policy, clock.uniform)
         self._alone = False
         self._woken = False
         self._closed = False
-        #: Grows when a lane pauses and again when the database knows of it, to tell a look from a later one.
-        self.pauses = 0
+
+    @property
+    def pauses(self) -> int:
+        """To tell a look at the database from a later one; see `outbox.relay.watch.LaneWatch`."""
+        return self._lanes.pauses
 
     # --- the claimer's side ---
 
@@ -76,7 +77,7 @@ class Board:
         """
         with self._lock:
             seen = self.pauses if seen is None else seen
-            if self._closed or self._is_stale(lane, seen):
+            if self._closed or self._lanes.is_stale(lane, seen):
                 self._give_back(rows)
                 return 0
             self._ready.extend(Chain(lane, chain, start_before, probe, seen) for chain in in_chains(rows))
@@ -93,7 +94,7 @@ class Board:
     def is_stale(self, lane: Lane, seen: int) -> bool:
         """Whether the lane has paused since the look that ``seen`` is of."""
         with self._lock:
-            return self._is_stale(lane, seen)
+            return self._lanes.is_stale(lane, seen)
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait until there is room for rows, and none here that must be alone; False after ``timeout`` seconds."""
@@ -199,8 +200,9 @@ class Board:
                     self._findings.committed.append(end.half.committed())
                 else:
                     self._findings.unsettled += 1
-                if isinstance(outcome, Paused) and not self._is_stale(end.half.chain.lane, end.half.chain.seen):
-                    self._pause(end.half.chain, outcome.fault, outcome)
+                chain = end.half.chain
+                if isinstance(outcome, Paused) and not self._lanes.is_stale(chain.lane, chain.seen):
+                    self._rest(self._lanes.pause(chain, outcome.fault, outcome))
             if self._is_quiet() or self._findings.size >= MARKS_AT_ONCE:
                 self._found.notify_all()
 
@@ -238,9 +240,7 @@ class Board:
         """The database knows ``findings`` now."""
         with self._lock:
             self._flushing = False
-            for pause in findings.pauses:
-                self.pauses += 1
-                self._paused_at[pause.lane] = self.pauses
+            self._lanes.told(findings.pauses)
             self._call_publisher()
             # The next rows of these keys or lanes can be claimed now.
             self._woken |= findings.ordered or bool(findings.ended)
@@ -289,9 +289,6 @@ class Board:
             return not self._in_flight and not self._findings and not self._flushing
         return not self._in_flight or self._bytes + row.body_bytes <= self._budget
 
-    def _is_stale(self, lane: Lane, seen: int) -> bool:
-        return self._paused_at.get(lane, 0) > seen
-
     def _count_waiting(self, rows: int) -> None:
         crowded = self._crowded()
         self._waiting_rows += rows
@@ -299,33 +296,29 @@ class Board:
             self._news.notify_all()
 
     def _settle(self, chain: Chain, row: ClaimedRow, outcome: Outcome) -> None:
-        stale = self._is_stale(chain.lane, chain.seen)
-        excused = stale or chain.probe is not None
-        verdict = judge(outcome, row.attempts, self._policy, self._clock.uniform, excused=excused)
+        verdict = self._lanes.verdict(chain, row, outcome)
         self._find(mark_of(row, verdict))
         self._findings.ordered |= row.ordering_key is not None
         if isinstance(verdict, Done):
-            self._health.pop(chain.lane, None)
-            self._go_on(chain, stale=stale)
+            self._lanes.succeeded(chain.lane)
+            self._go_on(chain)
             return
         self._give_back_chain(chain)
-        if stale:
-            return
-        fault = verdict.fault if chain.probe else self._health.setdefault(chain.lane, LaneHealth()).note(outcome)
-        if fault:
-            self._pause(chain, fault, outcome)
+        pause = self._lanes.failed(chain, verdict.fault, outcome)
+        if pause:
+            self._rest(pause)
 
     def _settle_half(self, chain: Chain, row: ClaimedRow, outcome: Outcome, posted_at: float) -> None:
         """Put a half message that was taken to the vote; roll back one that was taken altered, and try again."""
         match outcome:
             case Sent(message_id=message_id, receipt_handle=handle):
-                self._health.pop(chain.lane, None)
+                self._lanes.succeeded(chain.lane)
                 self._unended += 1
                 self._note_finding()
                 self._findings.elections.append(InHand(chain, row, message_id, posted_at, handle))
                 if self._findings.size >= MARKS_AT_ONCE:
                     self._found.notify_all()
-                self._go_on(chain, stale=self._is_stale(chain.lane, chain.seen))
+                self._go_on(chain)
             case Refused(fault=fault, receipt_handle=handle) if fault.accepted:
                 if handle is not None:
                     self._unended += 1
@@ -341,30 +334,24 @@ class Board:
                 condition.notify_all()
             self._call()
 
-    def _go_on(self, chain: Chain, *, stale: bool) -> None:
+    def _go_on(self, chain: Chain) -> None:
         if chain.probe:
             self._findings.ended.append(chain.lane)
             chain.probe = None
-        if self._closed or stale:
+        if self._closed or self._lanes.is_stale(chain.lane, chain.seen):
             self._give_back_chain(chain)
         elif chain.rows:
             self._ready.appendleft(chain)
 
-    def _pause(self, chain: Chain, fault: Fault, outcome: Outcome) -> None:
-        failures = chain.probe.failures + 1 if chain.probe else 1
-        asked = outcome.retry_after_s if isinstance(outcome, Paused) else None
-        rest = pause_s(failures, self._clock.uniform, asked)
-        self._findings.pauses.append(LanePause(chain.lane, rest, fault, failures))
-        self._health.pop(chain.lane, None)
-        # No look can know of the pause before the database does.
-        self._paused_at[chain.lane] = math.inf
-        self.pauses += 1
+    def _rest(self, pause: LanePause) -> None:
+        """Publish nothing more of the lane."""
+        self._findings.pauses.append(pause)
         ready, self._ready = self._ready, deque()
-        for other in ready:
-            if other.lane == chain.lane:
-                self._give_back_chain(other)
+        for chain in ready:
+            if chain.lane == pause.lane:
+                self._give_back_chain(chain)
             else:
-                self._ready.append(other)
+                self._ready.append(chain)
 
     def _give_back_chain(self, chain: Chain) -> None:
         self._give_back(chain.rows)

@@ -32,6 +32,7 @@ T = TypeVar("T")
 _CONTENT_TYPE: Final = "text/xml;charset=utf-8"
 _USER_AGENT: Final = f"rocketmq-outbox/{version('rocketmq-outbox')}"
 _TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FORBIDDEN: Final = int(HTTPStatus.FORBIDDEN)
 _TAKEN: Final = (Sent, Ended, Checked)
 
 # Nothing is sent to it.
@@ -301,7 +302,7 @@ class Client:
             taken = isinstance(outcome, _TAKEN)
             if taken or (isinstance(outcome, Paused) and outcome.fault.code == EXPIRED):
                 self._timing.learn(answer.headers.get("Date", ""), request.headers["Date"], taken=taken)
-            if answer.status == HTTPStatus.FORBIDDEN:
+            if answer.status == _FORBIDDEN:
                 self._keyring.refused()
         return outcome
 

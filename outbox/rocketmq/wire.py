@@ -29,6 +29,8 @@ _DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'
 _NAMESPACE = 'xmlns="http://mq.aliyuncs.com/doc/v1/"'
 _MESSAGE = f"{_DECLARATION}<Message {_NAMESPACE}><MessageBody>"
 _RECEIPT_HANDLES = f"{_DECLARATION}<ReceiptHandles {_NAMESPACE}>"
+# The ampersand first, for the others bring some.
+_REFERENCES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\r", "&#13;"))
 _HEX_32 = re.compile(r"[0-9A-Fa-f]{32}")
 # int() takes more than digits, and digits without end become numbers that no float holds.
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -182,7 +184,11 @@ _READERS: Mapping[str, Callable[[Document], Answer]] = MappingProxyType(
 
 
 def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+    for sign, reference in _REFERENCES:
+        # To look costs a tenth of what `replace` does where there is nothing to replace.
+        if sign in text:
+            text = text.replace(sign, reference)
+    return text
 
 
 def _hex_32(fields: dict[str, str], name: str) -> str:
