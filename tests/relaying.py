@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,13 +14,13 @@ from sqlalchemy import Engine, insert, select, update
 
 from outbox import Message
 from outbox.clock import SYSTEM, Clock, SystemClock
-from outbox.outcomes import Fault, Outcome, Paused, Refused, Retry, Sent, Unknown
+from outbox.outcomes import Ended, Fault, Outcome, Paused, Refused, Retry, Sent, Unknown
 from outbox.relay import Counts, Drained, Relay
 from outbox.relay.endings import Ending
 from outbox.relay.pipeline import RelayConfig
 from outbox.retry import Policy
 from outbox.store.database import Database
-from outbox.store.lanes import left_to_do
+from outbox.store.lanes import Lane, left_to_do
 from outbox.table import attempts, messages, row_of
 
 __all__ = [
@@ -59,11 +60,13 @@ class Scripted:
 
     Attributes:
         posts: topic and body of each publish, in the order of their starts.
+        ends: how each half message was ended, and its receipt handle.
         most_bytes: of the bodies in flight at once.
     """
 
     def __init__(self, answer: Answer = lambda _topic, _body: None, sleep_s: float = 0, clock: Clock = SYSTEM) -> None:
         self.posts: list[tuple[str, str]] = []
+        self.ends: list[tuple[str, str]] = []
         self.most_bytes = 0
         self._bytes = 0
         self._answer = answer
@@ -102,6 +105,27 @@ class Scripted:
         self._bytes += len(body)
         self.most_bytes = max(self.most_bytes, self._bytes)
         loop.call_after(self._sleep_s, over)
+
+    def post_half(self, topic, body, tag, properties, *, replay, origin, deadline_s):
+        return self._with_handle(self.publish(topic, body, tag, properties, deadline_s=deadline_s))
+
+    def start_half(self, loop, topic, body, tag, properties, *, replay, origin, deadline_s, done):
+        def over(outcome):
+            done(self._with_handle(outcome))
+
+        self.start_publish(loop, topic, body, tag, properties, deadline_s=deadline_s, done=over)
+
+    def end(self, topic, receipt_handle, how, *, deadline_s):
+        with self._lock:
+            self.ends.append((how, receipt_handle))
+        return Ended()
+
+    def start_end(self, loop, topic, receipt_handle, how, *, deadline_s, done):
+        loop.call_after(0, lambda: done(self.end(topic, receipt_handle, how, deadline_s=deadline_s)))
+
+    @staticmethod
+    def _with_handle(outcome: Outcome) -> Outcome:
+        return replace(outcome, receipt_handle=f"handle-{outcome.message_id}") if isinstance(outcome, Sent) else outcome
 
     def bodies(self, topic: str) -> list[str]:
         return [body for posted, body in self.posts if posted == topic]
@@ -173,12 +197,14 @@ def make_relay(
     clock: Clock = SYSTEM,
     *,
     on_progress: Callable[[Counts], None] | None = None,
+    origin: Callable[[Lane], str] | None = None,
     **config: Any,
 ) -> Relay:
-    """``publisher``: the default destination's, or a mapping of all."""
+    """``publisher``: the default destination's, or a mapping of all. ``origin``: of half messages, if there are any."""
     publishers = publisher if isinstance(publisher, dict) else {"default": publisher}
     policy = {"policy": Policy(max_attempts=3, base_s=1000.0, max_s=1000.0)}
-    more: dict[str, Any] = {"on_progress": on_progress} if on_progress else {}
+    given = {"on_progress": on_progress, "origin": origin}
+    more: dict[str, Any] = {name: one for name, one in given.items() if one}
     if KIND == "loop":
         more["make_loop"] = lambda _connections: ScriptedLoop(clock)
     return Relay(Database(engine, sleep=clock.sleep), publishers, RelayConfig(**(policy | config)), clock, **more)

@@ -166,6 +166,32 @@ def test_message_shows_what_happened(engine, pages):
 
 
 @on_sqlite
+@pytest.mark.parametrize(
+    ("check_s", "says", "says_not"),
+    [
+        (10, "None of them can be committed any more", "all the same"),
+        (None, "2 of its tries may have reached the broker all the same", "None of them"),
+    ],
+)
+def test_failed_message_says_whether_it_may_have_been_published(engine, pages, check_s, says, says_not):
+    """A normal message may have been, once for each unknown outcome; a half message certainly was not."""
+    text = plain(pages.get(f"/messages/{fail(engine, unknown_outcomes=2, transaction_check_s=check_s)}"))
+
+    assert says in text
+    assert says_not not in text
+
+
+@on_sqlite
+def test_message_in_doubt_says_what_to_do(engine, pages):
+    """It has no error to show: nothing went wrong that anybody heard of."""
+    over = {"transaction_check_s": 10, "message_id": "M", "posted_at": ago(90_000), "heard_at": ago(80_000)}
+    text = plain(pages.get(f"/messages/{write_row(engine, state='in_doubt', **over)}"))
+
+    assert "cannot be proven any more" in text
+    assert "Last heard of" in text
+
+
+@on_sqlite
 def test_body_is_shown_when_asked_for(engine, pages):
     """A POST shows the body, line by line and harmless, and the audit says who looked."""
     row_id = write_row(engine, body=f"one\n{HOSTILE}", keys="order-7")

@@ -17,16 +17,18 @@ on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])
 
 
 class Meter:
-    """Counts what an engine does."""
+    """Counts what an engine does, and keeps the statements."""
 
     def __init__(self, engine):
         self.statements = 0
         self.commits = 0
+        self.texts = []
         event.listen(engine, "before_cursor_execute", self._on_statement)
         event.listen(engine, "commit", self._on_commit)
 
-    def _on_statement(self, *_):
+    def _on_statement(self, _connection, _cursor, statement, *_):
         self.statements += 1
+        self.texts.append(" ".join(statement.split()))
 
     def _on_commit(self, _):
         self.commits += 1
@@ -53,6 +55,26 @@ def test_thousand_messages_cost_eight_statements(engine, seed):
     assert meter.commits <= 8
     assert len(publisher.posts) == MANY
     assert {row.state for row in rows(engine)} == {"sent"}
+
+
+@on_postgresql
+@pytest.mark.parametrize("seed", range(3))
+def test_thousand_half_messages_are_elected_and_confirmed_in_bulk(engine, seed):
+    """Two requests each, and for a batch of five hundred an election and a confirmation; none for a single row."""
+    write(engine, *(Message("orders", str(n), transaction_check_s=10) for n in range(MANY)))
+    with VirtualClock(seed) as clock:
+        publisher = Scripted(clock=clock)
+        relay = make_relay(engine, publisher, clock, origin=lambda _lane: "origin")
+        meter = Meter(engine)
+        relay.run(drained(engine, clock))
+    elections = [text for text in meter.texts if text.startswith("UPDATE") and " posted_at=" in text]
+    confirmations = [text for text in meter.texts if text.startswith("UPDATE") and " confirmed_by=" in text]
+
+    assert len(elections) <= 4
+    assert len(confirmations) <= 4
+    assert meter.statements <= 20
+    assert (MANY, MANY) == (len(publisher.posts), len({handle for how, handle in publisher.ends if how == "commit"}))
+    assert {("sent", "answer")} == {(row.state, row.confirmed_by) for row in rows(engine)}
 
 
 @on_postgresql

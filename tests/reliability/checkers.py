@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 
 from outbox.half.decisions import CANARY
 from outbox.table import messages
@@ -100,6 +101,23 @@ def states(engine: Engine) -> dict[str, int]:
     """How many rows are in each state."""
     with engine.connect() as connection:
         return dict(connection.execute(select(messages.c.state, func.count()).group_by(messages.c.state)).all())
+
+
+def until_pending(engine: Engine, *, below: int, within_s: float = 30.0) -> dict[str, int]:
+    """Wait until fewer rows are pending; how many rows are in each state then."""
+    until = time.monotonic() + within_s
+    while (found := states(engine)).get("pending", 0) >= below:
+        assert time.monotonic() < until, found
+        time.sleep(0.02)
+    return found
+
+
+def make_older(engine: Engine, *, seconds: float) -> None:
+    """Have rows that wait for their commit to be confirmed wait for so much longer already."""
+    with engine.begin() as connection:
+        for row in connection.execute(select(messages).where(messages.c.state == "committing")).all():
+            earlier = {"posted_at": row.posted_at - timedelta(seconds=seconds)}
+            connection.execute(update(messages).where(messages.c.id == row.id).values(earlier))
 
 
 def until_sent(engine: Engine, advance: Any, within_s: float) -> bool:

@@ -138,7 +138,12 @@ class Schedule:
         self.chaos.check_s = self.check_s or 0.0
         self.check_config = CheckConfig(
             request_deadline_s=limit_s,
-            pace=Pace(check_s=choose.choice((10, 60)), rest_s=choose.choice((2.0, 30.0)), longest_rest_s=120.0),
+            pace=Pace(
+                check_s=choose.choice((10, 60)),
+                quiet_s=choose.choice((3.0, 20.0)),
+                rest_s=choose.choice((2.0, 30.0)),
+                longest_rest_s=120.0,
+            ),
             idle_s=choose.choice((4.0, 12.0)),
         )
         self.dark_s = choose.choice((0.0,) * 16 + (120.0, 3600.0, _DAYS_S)) if halves else 0.0
@@ -154,7 +159,7 @@ class Schedule:
         try:
             with self.clock:
                 self._people()
-                self.clock.sleep(self.choose.choice((15.0, 30.0) if self.halves else (3.0, 10.0, 25.0)))
+                self.clock.sleep(self.choose.choice((15.0, 30.0, 60.0) if self.halves else (3.0, 10.0, 25.0)))
                 if self.dark_s:
                     self._darken()
                     self.clock.sleep(self.choose.choice((0.0, 30.0)))

@@ -53,6 +53,7 @@ PROFILES: tuple[dict[str, float], ...] = (
     {"commit_lost_before": 0.4, "commit_answer_lost": 0.3, "request_late": 0.2, "answer_lost": 0.2, "crash": 0.01},
     {"commit_lost_before": 0.5, "early_check": 0.2, "wrong_clock": 0.3, "empty": 0.1},
     {"frozen_after_post": 0.3, "frozen_after_check": 0.2, "commit_lost_before": 0.2, "early_check": 0.1},
+    {"commit_lost_before": 0.8, "early_check": 0.6},
 )
 
 

@@ -216,6 +216,11 @@ def silence_without_a_canary(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(purge, "HALF_MESSAGES_STAY_S", 0)
 
 
+def early_canary(patch: pytest.MonkeyPatch) -> None:
+    """A canary proves something whenever it is offered, though half messages that were due before it may be hidden."""
+    patch.setattr(Offer, "is_early", False)
+
+
 HALVES: dict[str, Switch] = {
     switch.__name__: switch
     for switch in (
@@ -231,6 +236,7 @@ HALVES: dict[str, Switch] = {
         sent_without_proof,
         no_settling,
         silence_without_a_canary,
+        early_canary,
     )
 }
 
