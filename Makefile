@@ -5,6 +5,7 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 COVERAGE ?= $(filter true,$(CI))
 MESSAGES ?= 200000
 ANSWERS ?= 5000000
+SCALE ?= 1
 SCHEDULES ?= 1000000
 KILLS ?= 300
 
@@ -30,10 +31,10 @@ NODE_SDK := if command -v npm >/dev/null; then npm ci --silent --no-audit --no-f
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test cuts fuzz torture screenshots check format lock clean
+.PHONY: help demo bench bench-deep test cuts fuzz torture screenshots check format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/run ## See the whole system work on this machine: enqueue, drain, crash, replay
 	@$(BIN)/outbox demo
@@ -52,6 +53,10 @@ bench: .venv/dev ## Measure the relay with each engine against the SDK's loop an
 	@command -v nginx >/dev/null && command -v wrk >/dev/null || { apt-get update -qq && apt-get install -qq -y nginx-light wrk; } \
 		|| echo "Without nginx and wrk (apt-get install nginx-light wrk) the limit of this machine is not measured"
 	@PYTHONPATH=. $(BIN)/python benchmarks/relay.py $(if $(QUICK),--quick)
+
+bench-deep: .venv/dev ## Measure millions of rows, long transactions, many claimers and memory (some 45 minutes; SCALE=0.02 for eight)
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.deep --scale $(SCALE)
+	@PYTHONPATH=. $(firstword $(wildcard .venv/bench/bin/python) $(BIN)/python) -m benchmarks.deep.plots
 
 torture: .venv/dev ## Simulate SCHEDULES=1000000 schedules, and kill KILLS=300 processes a database (hours)
 	@SIMULATED_SCHEDULES=$(SCHEDULES) OUTBOX_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest -n logical --dist worksteal \
