@@ -5,6 +5,7 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 COVERAGE ?= $(filter true,$(CI))
 MESSAGES ?= 200000
 ANSWERS ?= 5000000
+SCALE ?= 1
 SCHEDULES ?= 1000000
 KILLS ?= 300
 
@@ -33,7 +34,7 @@ SINKS := nginx-light libnginx-mod-http-echo wrk
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-docs test cuts fuzz torture screenshots check format lock clean
+.PHONY: help demo bench bench-docs bench-deep test cuts fuzz torture screenshots check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +62,10 @@ bench: .venv/dev .venv/bench/installed ## Measure the relay against what else th
 
 bench-docs: ## Write the results of the last `make bench` into README.md and docs/performance.md
 	@PYTHONPATH=. $(PYTHON) benchmarks/report.py --write-docs
+
+bench-deep: .venv/dev ## Measure millions of rows, long transactions, many claimers and memory (some 45 minutes; SCALE=0.02 for eight)
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.deep --scale $(SCALE)
+	@PYTHONPATH=. $(firstword $(wildcard .venv/bench/bin/python) $(BIN)/python) -m benchmarks.deep.plots
 
 torture: .venv/dev ## Simulate SCHEDULES=1000000 schedules, and kill KILLS=300 processes a database (hours)
 	@SIMULATED_SCHEDULES=$(SCHEDULES) OUTBOX_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest -n logical --dist worksteal \

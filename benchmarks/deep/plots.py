@@ -18,8 +18,11 @@ LONG = "long transaction on "
 
 def main() -> None:
     """Draw beside the results."""
-    import matplotlib as mpl  # noqa: PLC0415 - of an environment of its own
-
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        print("Without matplotlib nothing is drawn")
+        return
     mpl.use("svg")
     import matplotlib.pyplot as plt  # noqa: PLC0415 - after the choice of what it draws on
 

@@ -43,7 +43,7 @@ def memory(rows: int, size: int) -> dict[str, object]:
     with fresh("postgresql") as engine:
         fill(engine, rows, body=body)
         settle(engine)
-        with sink_for(body) as url:
+        with large_sink(body) if size > len(sinks.BODY) else sinks.sink(0) as url:
             run = drain(engine, url)
     tenth = max(1, len(run.rss_mb) // 10)
     tenths = [round(max(run.rss_mb[first : first + tenth])) for first in range(0, tenth * 10, tenth)]
@@ -52,12 +52,16 @@ def memory(rows: int, size: int) -> dict[str, object]:
 
 
 @contextmanager
-def sink_for(body: str) -> Iterator[str]:
-    """A server of our own that takes bodies of any size; nginx takes those of the other benchmarks only."""
-    port, digest = sinks.free_port(), md5(body.encode(), usedforsecurity=False).hexdigest().upper()
-    command = [sys.executable, str(Path(sinks.__file__).with_name("sink.py")), str(port), "0", digest]
-    with sinks.process(command, port) as url:
-        yield url
+def large_sink(body: str) -> Iterator[str]:
+    """A server that takes this body, whatever its size; its URL."""
+    digest = md5(body.encode(), usedforsecurity=False).hexdigest().upper()
+    command = [sys.executable, str(Path(__file__).with_name("large_sink.py")), digest]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.terminate()
 
 
 def drain(engine: Engine, url: str, **settings: str) -> Drain:

@@ -65,8 +65,12 @@ class Claimer:
 
     def is_look_old(self) -> bool:
         """Whether it is time for another look: after a second, or later where looking takes long."""
-        lasts_s = min(max(LOOK_S, self._looking_s / _LOOKING_SHARE), _LONGEST_LOOK_S)
-        return self._clock.monotonic() - self._looked_at > lasts_s
+        return self._clock.monotonic() - self._looked_at > self._look_lasts_s()
+
+    def rest_s(self, wanted_s: float) -> float:
+        """Seconds to the next look of an idle relay: ``wanted_s``, or more where looking takes long."""
+        lasts_s = self._look_lasts_s()
+        return max(wanted_s, lasts_s) if lasts_s > LOOK_S else wanted_s
 
     def claim(self, due: DueLane, limit: int) -> list[ClaimedRow]:
         """Lease up to ``limit`` rows of a lane that the last look has found.
@@ -78,6 +82,9 @@ class Claimer:
         if due.ordered and len(rows) < limit and not any(row.alone for row in rows):
             rows += self._claim_ordered(due.lane, limit - len(rows))
         return rows
+
+    def _look_lasts_s(self) -> float:
+        return min(max(LOOK_S, self._looking_s / _LOOKING_SHARE), _LONGEST_LOOK_S)
 
     def _claim_unordered(self, lane: Lane, limit: int) -> list[ClaimedRow]:
         place, started = self._places.get(lane), self._clock.monotonic()

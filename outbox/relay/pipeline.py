@@ -169,7 +169,7 @@ class Relay:
             if rest is None:
                 return
             if not stale:
-                self._board.rest(rest, until_empty=is_getting_on)
+                self._board.rest(self._claimer.rest_s(rest), until_empty=is_getting_on)
 
     def _look(self) -> tuple[int, bool]:
         try:

@@ -27,6 +27,9 @@ _TIMEOUTS: dict[str, dict[str, int]] = {
     "mysqldb": {"read_timeout": _SILENT_S, "write_timeout": _SILENT_S},
 }
 _TIMEOUTS["psycopg2"] = _TIMEOUTS["psycopg"]
+# A statement prepared while the outbox was empty keeps its plan, which reads the whole table, until somebody analyses
+# what has filled it since. Planning each batch anew costs nothing that could be measured.
+_OPTIONS: dict[str, dict[str, Any]] = {"psycopg": {"prepare_threshold": None}}
 # Of the drivers that come with one.
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 _URLS = "postgresql+psycopg://…, mysql+pymysql://… or sqlite:///…"
@@ -59,7 +62,8 @@ def create_engine(url: str | URL, *, schema: str | None = None, pool_size: int =
     if parsed.get_backend_name() in MYSQL:
         parsed = parsed.update_query_dict({"charset": "utf8mb4"})
     timeouts = {"connect_timeout": _CONNECT_TIMEOUT_S} | _TIMEOUTS.get(parsed.get_driver_name(), {})
-    options["connect_args"] = {name: value for name, value in timeouts.items() if name not in parsed.query}
+    given = timeouts | _OPTIONS.get(parsed.get_driver_name(), {})
+    options["connect_args"] = {name: value for name, value in given.items() if name not in parsed.query}
     return _build(
         parsed,
         **options,

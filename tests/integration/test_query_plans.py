@@ -1,11 +1,14 @@
 """Query plans: with 50,000 sent rows kept, each statement of the relay's reads its own index and not the rest."""
 
+from contextlib import contextmanager
+
 import pytest
 from sqlalchemy import event, insert, literal, select, text, update
 
 from outbox.states import State
 from outbox.store.claim import Place
 from outbox.store.database import Database
+from outbox.store.engine import create_engine
 from outbox.store.filter import Filter
 from outbox.store.lanes import due_lanes, left_to_do
 from outbox.store.mark import MarkSent, Release, mark
@@ -152,6 +155,46 @@ def test_relay_reads_its_own_indexes_by_old_statistics(engine, database):
 
     assert "uq_outbox_messages" not in str(plans)
     assert [] == read_in_full(engine, plans)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_relay_that_began_with_an_empty_outbox_reads_no_table(engine):
+    """What was planned while the outbox was as good as empty is planned again when it is not."""
+    ours = create_engine(engine.url, pool_size=1)
+    database = Database(ours)
+    write_row(engine, outbox_id="first")
+
+    def relay():
+        take(database, limit=1, lease_s=-1.0, max_attempts=1000)
+        due_lanes(database)
+        left_to_do(database, frozenset())
+
+    for _ in range(12):
+        relay()
+    keep_sent_rows(engine)
+    write_all(engine, [new_row() for _ in range(200)])
+    with read_without_index(ours) as read:
+        relay()
+    ours.dispose()
+
+    assert 3 <= len(read)
+    assert max(read) < SENT_ROWS
+
+
+@contextmanager
+def read_without_index(engine):
+    """A list that fills with the messages that each transaction has so far read in full, after each statement."""
+    read = []
+    query = "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_xact_user_tables WHERE relname = 'outbox_messages'"
+
+    def listen(connection, *_):
+        with connection.connection.cursor() as cursor:
+            cursor.execute(query)
+            read.append(int(cursor.fetchone()[0]))
+
+    event.listen(engine, "after_cursor_execute", listen)
+    yield read
+    event.remove(engine, "after_cursor_execute", listen)
 
 
 def test_pages_read_no_table(engine, database):

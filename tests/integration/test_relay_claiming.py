@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import event, insert, text
 
 from outbox.outcomes import Fault
+from outbox.relay import Forever
 from outbox.relay.claiming import Claimer
 from outbox.retry import Policy
 from outbox.states import State
@@ -109,6 +110,28 @@ def test_relay_gets_on_however_long_looking_takes(engine):
         counts = make_relay(engine, Scripted(), clock, lease_s=300.0).run(drained(engine, clock, 600))
 
     assert 5 == counts.sent
+
+
+@pytest.mark.parametrize(("looking_s", "at_least", "at_most"), [(0.05, 55, 61), (0.5, 11, 13), (30.0, 1, 2)])
+def test_idle_relay_rests_longer_where_looking_takes_long(engine, looking_s, at_least, at_most):
+    """Looks of an idle relay in a minute: one a second, but no more of the time than about a tenth, or every ten."""
+    looks = []
+
+    with VirtualClock() as clock:
+
+        def look_slowly(_connection, _cursor, statement, *_):
+            if "outbox_pauses" in statement:
+                looks.append(clock.monotonic())
+                clock.sleep(looking_s)
+
+        event.listen(engine, "before_cursor_execute", look_slowly)
+        relay = make_relay(engine, Scripted(), clock)
+        task = clock.start("idle", "claimer", lambda: relay.run(Forever()))
+        clock.sleep(60.0)
+        relay.stop()
+        task.join()
+
+    assert at_least <= len(looks) <= at_most
 
 
 # --- nothing is lost by going on ----------------------------------------------------------------------------------
