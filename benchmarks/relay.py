@@ -75,7 +75,7 @@ class Size:
     commits: int
 
 
-FULL, QUICK = Size(rounds=5, seconds=2.0, commits=100), Size(rounds=1, seconds=1.2, commits=60)
+FULL, QUICK = Size(rounds=5, seconds=2.5, commits=100), Size(rounds=1, seconds=1.2, commits=60)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def race(taking_part: list[Entry], outboxes: Outboxes, url: str, size: Size, lim
 def enough(entry: Entry, outboxes: Outboxes, url: str, seconds: float) -> int:
     """How many rows take it so many seconds, by trials that grow until starting up no longer matters."""
     count = TRIAL
-    while (used := run_once(entry, outboxes, url, count)).seconds < seconds / 4:
+    while (used := run_once(entry, outboxes, url, count)).seconds < seconds / 2:
         count *= 4
     return max(TRIAL, round(count * seconds / used.seconds))
 

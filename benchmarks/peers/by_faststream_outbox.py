@@ -55,14 +55,19 @@ def headers() -> dict[str, str]:
     return given | {"Authorization": f"MQ FAKEAKID:{signed}"}
 
 
-async def drain(broker: OutboxBroker, http: ClientSession, count: int, at_once: int) -> None:
-    """Handle so many rows, and wait until they are deleted."""
-    left = count
-    done = asyncio.Event()
+async def drain(broker: OutboxBroker, http: ClientSession, count: int, at_once: int) -> dict[str, float]:
+    """Handle so many rows, and wait until they are deleted; what that took once all workers had their connections."""
+    left, waiting = count, 0
+    ready, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @broker.subscriber(QUEUE, max_workers=at_once, fetch_batch_size=BATCH, terminal_flush_batch_size=BATCH // at_once)
     async def publish(body: str) -> None:
-        nonlocal left
+        nonlocal left, waiting
+        if not go.is_set():
+            waiting += 1
+            if waiting == at_once:
+                ready.set()
+            await go.wait()
         async with http.post(TARGET, data=XML.format(escape(body)), headers=headers()) as answer:
             if ET.fromstring(await answer.read()).findtext("MessageId") is None:
                 raise ValueError("it was not taken")
@@ -71,9 +76,13 @@ async def drain(broker: OutboxBroker, http: ClientSession, count: int, at_once: 
             done.set()
 
     await broker.start()
+    await ready.wait()
+    started, cpu = time.monotonic(), time.process_time()
+    go.set()
     await done.wait()
     # It ends once the rows that were handled are deleted.
     await broker.stop()
+    return {"seconds": time.monotonic() - started, "cpu_s": time.process_time() - cpu}
 
 
 async def main(database_url: str, url: str, count: int, at_once: int) -> None:
@@ -85,9 +94,7 @@ async def main(database_url: str, url: str, count: int, at_once: int) -> None:
     broker = OutboxBroker(engine, outbox_table=table, logger=logging.getLogger(__name__))
     await fill(broker, engine, metadata, count)
     async with ClientSession(url, connector=TCPConnector(limit=at_once)) as http:
-        started, cpu = time.monotonic(), time.process_time()
-        await drain(broker, http, count, at_once)
-        used = {"seconds": time.monotonic() - started, "cpu_s": time.process_time() - cpu}
+        used = await drain(broker, http, count, at_once)
     async with engine.connect() as connection:
         if await connection.scalar(text("SELECT count(*) FROM faststream_outbox")):
             raise SystemExit("faststream-outbox left rows behind")
