@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.figures import CURL, REQUESTS, TWO_CURL, TWO_REQUESTS, Report, Series, Spread
 
@@ -126,9 +127,12 @@ def latency(report: Report) -> None:
         for percent, bound, mark in ((50, 10, "o"), (95, 25, "s")):
             aim = f"aim: {percent} % within {bound} ms"
             axes.plot([bound], [percent], marker=mark, markersize=9, linestyle="", color=LIMIT, label=aim)
-        axes.set_xlim(0, max(30, 1.1 * max(max(samples) for samples in rounds)))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(0, 101)
-        axes.set_xlabel("ms from the commit to the arrival of its message")
+        axes.set_xlabel("ms from the commit to the arrival of its message, logarithmic")
         axes.set_ylabel("% of the commits")
         axes.grid(color="#dddddd")
         axes.legend(loc="lower right")
