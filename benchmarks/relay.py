@@ -75,7 +75,7 @@ class Size:
     commits: int
 
 
-FULL, QUICK = Size(rounds=5, seconds=2.0, commits=100), Size(rounds=1, seconds=1.2, commits=60)
+FULL, QUICK = Size(rounds=5, seconds=2.0, commits=100), Size(rounds=1, seconds=1.0, commits=40)
 
 
 @dataclass(frozen=True)
