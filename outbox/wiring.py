@@ -11,6 +11,7 @@ from outbox.retry import Policy
 from outbox.rocketmq.client import Client
 from outbox.rocketmq.credentials import Keyring
 from outbox.rocketmq.engines import Engine, engine_named
+from outbox.rocketmq.loops import KeptLoops
 from outbox.settings import Settings
 from outbox.store import origin, topics
 from outbox.store.database import Database
@@ -52,6 +53,11 @@ class Runtime:
         return engine_named(self.settings.http_engine)
 
     @cached_property
+    def _loops(self) -> KeptLoops | None:
+        make = self.http_engine.loop_maker
+        return KeptLoops(make) if make else None
+
+    @cached_property
     def publishers(self) -> Mapping[str, Client]:
         """An HTTP client for each destination. Raises `ConfigError` where one is missing or wrong."""
         return {name: self._client(name) for name in self.settings.destination_names()}
@@ -75,7 +81,7 @@ class Runtime:
             self.clock,
             on_progress,
             origin=self.half_lane,
-            make_loop=self.http_engine.loop_maker,
+            loops=self._loops,
         )
 
     def checker(self, config: CheckConfig | None = None) -> Checker:
@@ -115,9 +121,11 @@ class Runtime:
         return Swept(self.clock, self._left_to_do, longest_s, nudged=nudged)
 
     def close(self) -> None:
-        """Close the database's connections, if there are any; the next use opens new ones."""
+        """Close the connections that there are; the next use opens new ones."""
         if "database" in vars(self):
             self.database.engine.dispose()
+        if "_loops" in vars(self) and self._loops is not None:
+            self._loops.close()
 
     def _left_to_do(self) -> bool:
         return left_to_do(self.database, self.settings.skip_failed_heads)

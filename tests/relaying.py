@@ -19,6 +19,7 @@ from outbox.relay import Counts, Drained, Relay
 from outbox.relay.endings import Ending
 from outbox.relay.pipeline import RelayConfig
 from outbox.retry import Policy
+from outbox.rocketmq.loops import KeptLoops
 from outbox.store.database import Database
 from outbox.store.lanes import Lane, left_to_do
 from outbox.table import attempts, messages, row_of
@@ -206,7 +207,7 @@ def make_relay(
     given = {"on_progress": on_progress, "origin": origin}
     more: dict[str, Any] = {name: one for name, one in given.items() if one}
     if KIND == "loop":
-        more["make_loop"] = lambda _connections: ScriptedLoop(clock)
+        more["loops"] = KeptLoops(lambda _connections: ScriptedLoop(clock))
     return Relay(Database(engine, sleep=clock.sleep), publishers, RelayConfig(**(policy | config)), clock, **more)
 
 

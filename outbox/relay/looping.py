@@ -12,7 +12,7 @@ flight run out, although their answers have come.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from outbox.clock import Clock
@@ -21,7 +21,7 @@ from outbox.relay.board import Board
 from outbox.relay.chains import Assignment
 from outbox.relay.halves import HalfEnd
 from outbox.relay.publishing import Desk, Prepared, Spawn, StartingPublisher, broken, is_too_late
-from outbox.rocketmq.transport import Loop
+from outbox.rocketmq.transport import Loop, Loops
 
 __all__ = ["LoopPublisher"]
 
@@ -39,7 +39,7 @@ class LoopPublisher:
         clock: time.
         spawn: starts a thread of the relay's.
         concurrency: requests in flight at most.
-        make_loop: given the number of connections to keep.
+        loops: where its loop is from.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LoopPublisher:
         clock: Clock,
         spawn: Spawn,
         concurrency: int,
-        make_loop: Callable[[int], Loop],
+        loops: Loops,
     ) -> None:
         self._board = board
         self._desk = desk
@@ -59,7 +59,7 @@ class LoopPublisher:
         self._clock = clock
         self._spawn = spawn
         self._concurrency = concurrency
-        self._make_loop = make_loop
+        self._loops = loops
         self._loop: Loop | None = None
         self._in_flight = 0
         self._readers = 0
@@ -71,7 +71,7 @@ class LoopPublisher:
     def staff(self, busy: int) -> None:
         """Have the thread, once there is anything to do."""
         if busy and self._loop is None:
-            loop = self._loop = self._make_loop(self._concurrency)
+            loop = self._loop = self._loops.take(self._concurrency)
             self._board.call_by(loop.wake)
             self._spawn("outbox-publisher", partial(self._publish_all, loop))
 
@@ -84,7 +84,7 @@ class LoopPublisher:
             with self._something_to_read:
                 self._is_over = True
                 self._something_to_read.notify_all()
-            loop.close()
+            self._loops.give_back(loop)
 
     def _start_what_there_is(self, loop: Loop) -> None:
         while self._read:

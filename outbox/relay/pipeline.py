@@ -15,7 +15,7 @@ from outbox.relay.looping import LoopPublisher
 from outbox.relay.marker import Counts, Marker, lane_fields
 from outbox.relay.publishing import Desk, Publisher, Publishers, StartingPublisher, ThreadPublishers
 from outbox.retry import Policy
-from outbox.rocketmq.transport import Loop
+from outbox.rocketmq.transport import Loops
 from outbox.store import pauses
 from outbox.store.claim import ClaimedRow
 from outbox.store.database import Database
@@ -55,8 +55,8 @@ class Relay:
         on_progress: called from the marker's thread after each flush; what it raises is logged and costs nothing else.
         origin: gives the origin for the half messages of a lane, after it has seen to it that they are checked; may
             raise `ConfigError` or `DatabaseError`.
-        make_loop: where the publishers start requests on a loop, makes one that keeps so many connections; without it,
-            each request in flight takes a thread.
+        loops: where the publishers' loop is from, if they start requests on one; without it, each request in flight
+            takes a thread.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Relay:
         on_progress: Callable[[Counts], None] = lambda _counts: None,
         *,
         origin: Callable[[Lane], str] = _no_halves,
-        make_loop: Callable[[int], Loop] | None = None,
+        loops: Loops | None = None,
     ) -> None:
         self._database = database
         self._claimer = Claimer(
@@ -92,7 +92,7 @@ class Relay:
         )
         self.counts = self._marker.counts
         self._unknown = set[Lane]()
-        self._publishing = self._publishers(Desk(database, origin, config.request_deadline_s), publishers, make_loop)
+        self._publishing = self._publishers(Desk(database, origin, config.request_deadline_s), publishers, loops)
         self._stopping = False
         self._broken: BaseException | None = None
         self._tasks: list[Task] = []
@@ -132,17 +132,13 @@ class Relay:
         """Look at the database now, if idle."""
         self._board.wake()
 
-    def _publishers(
-        self, desk: Desk, given: Mapping[str, object], make_loop: Callable[[int], Loop] | None
-    ) -> Publishers:
+    def _publishers(self, desk: Desk, given: Mapping[str, object], loops: Loops | None) -> Publishers:
         board, clock, spawn, concurrency = self._board, self._clock, self._spawn, self._config.concurrency
-        if make_loop is None:
+        if loops is None:
             waiting = cast("Mapping[str, Publisher]", given)
             return ThreadPublishers(board, desk, waiting, clock=clock, spawn=spawn, concurrency=concurrency)
         starting = cast("Mapping[str, StartingPublisher]", given)
-        return LoopPublisher(
-            board, desk, starting, clock=clock, spawn=spawn, concurrency=concurrency, make_loop=make_loop
-        )
+        return LoopPublisher(board, desk, starting, clock=clock, spawn=spawn, concurrency=concurrency, loops=loops)
 
     def _spawn(self, name: str, stage: Callable[[], None]) -> None:
         def run() -> None:

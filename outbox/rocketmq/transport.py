@@ -29,6 +29,7 @@ __all__ = [
     "HttpRequest",
     "Loop",
     "LoopTransport",
+    "Loops",
     "NoAnswer",
     "RequestsTransport",
     "Transport",
@@ -111,6 +112,18 @@ class Loop(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+        ...
+
+
+class Loops(Protocol):
+    """Where a relay has its loop from."""
+
+    def take(self, connections: int) -> Loop:
+        """A loop that nobody else uses, and that keeps so many connections."""
+        ...
+
+    def give_back(self, loop: Loop) -> None:
+        """It will not be used any more by whoever has taken it."""
         ...
 
 

@@ -9,6 +9,7 @@ from outbox import Message
 from outbox.errors import ConfigError
 from outbox.settings import Settings
 from outbox.wiring import Runtime
+from tests.integration.fault_proxy import Server
 from tests.relaying import rows, write
 
 KEYS = {"OUTBOX_ACCESS_KEY_ID": "FAKEAKID", "OUTBOX_ACCESS_KEY_SECRET": "FAKESECRET"}
@@ -39,6 +40,21 @@ def test_runtime_drains_into_the_broker(engine, migrated_url, emulator):
 
     assert (counts.sent, stalled) == (20, False)
     assert sent == taken
+
+
+@on_sqlite
+@pytest.mark.parametrize("http_engine", ["requests", "curl"])
+def test_one_sweep_uses_the_connections_of_the_one_before(engine, migrated_url, http_engine):
+    """A worker's relay lives for a sweep, which may carry one message: it must not connect anew for each."""
+    with Server() as server:
+        runtime = built(migrated_url, server.url, OUTBOX_HTTP_ENGINE=http_engine)
+        for number in range(3):
+            write(engine, Message("orders", str(number)))
+            runtime.relay().run(runtime.drained(10))
+        runtime.close()
+
+    assert {"sent"} == {row.state for row in rows(engine)}
+    assert 1 == server.connections
 
 
 @on_sqlite
