@@ -62,10 +62,9 @@ def draw_long_transaction(axes: Any, parts: dict[str, Any]) -> None:
             shares = [(number + 1) * 100 // len(heights) for number in range(len(heights))]
             axes.plot(shares, heights, style, color=COLOURS[server], label=f"{NAMES[server]}, {which} it", linewidth=2)
     axes.set_title("The same beside a transaction that stays open")
-    axes.set_xlabel("% of 200,000 rows")
+    axes.set_xlabel("% of the rows")
     axes.set_ylabel("µs a row")
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.25)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
     axes.legend(frameon=False, ncols=2, loc="upper left", fontsize=9)
 
 
