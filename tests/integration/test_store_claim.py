@@ -382,7 +382,7 @@ def test_claim_in_few_statements(engine, database, expected):
 
 @pytest.mark.parametrize("database_kind", ["mariadb"])
 def test_claim_locks_only_what_it_leases(engine, database):
-    """On MariaDB a claim locks no row that it passes over, such as those that other relays hold: it may be millions."""
+    """On MariaDB a claim locks no row that it passes over, such as those that other relays hold."""
     write_rows(engine, 3000)
     assert 2000 == len(take(database, limit=2000))
     memory, query = [], "SELECT trx_lock_memory_bytes FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = "
@@ -403,7 +403,7 @@ def test_claim_locks_only_what_it_leases(engine, database):
 
 @pytest.mark.parametrize("database_kind", ["mariadb"])
 def test_claim_looks_past_rows_that_others_have_locked(engine, database):
-    """A claim whose first candidates are all locked goes on to those behind them, until it has what it was asked for."""
+    """A claim whose first candidates are locked goes on to those behind them, until it has what it was asked for."""
     written = write_rows(engine, 3000)
 
     with locked(engine, *written[:20], written[21]):
