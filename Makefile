@@ -63,9 +63,9 @@ bench: .venv/dev .venv/bench/installed ## Measure the relay against what else th
 bench-docs: ## Write the results of the last `make bench` into README.md and docs/performance.md
 	@PYTHONPATH=. $(PYTHON) benchmarks/report.py --write-docs
 
-bench-deep: .venv/dev ## Measure millions of rows, long transactions, many claimers and memory (some 45 minutes; SCALE=0.02 for eight)
+bench-deep: .venv/dev .venv/bench/installed ## Measure millions of rows, long transactions, many claimers and memory (some 45 minutes; SCALE=0.02 for eight)
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.deep --scale $(SCALE)
-	@PYTHONPATH=. $(firstword $(wildcard .venv/bench/bin/python) $(BIN)/python) -m benchmarks.deep.plots
+	@PYTHONPATH=. .venv/bench/bin/python -m benchmarks.deep.plots
 
 torture: .venv/dev ## Simulate SCHEDULES=1000000 schedules, and kill KILLS=300 processes a database (hours)
 	@SIMULATED_SCHEDULES=$(SCHEDULES) OUTBOX_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest -n logical --dist worksteal \

@@ -89,10 +89,17 @@ def main() -> None:
     )
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of rows; results are kept at 1 only")
     parser.add_argument("--only", default="", help="parts whose names hold this; nothing is kept")
+    parser.add_argument("--note", default="", help="written beside the results")
     given = parser.parse_args()
     # Whoever ends it must not leave gigabytes behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before its time"))
-    document: dict[str, Any] = {"machine": machine(), "scale": given.scale, "parts": {}, "seconds": {}}
+    document: dict[str, Any] = {
+        "machine": machine(),
+        "scale": given.scale,
+        "note": given.note,
+        "parts": {},
+        "seconds": {},
+    }
     for name, measure in parts(given.scale).items():
         if given.only in name:
             started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Draws what `benchmarks.deep` has written down, as SVG and PNG; needs matplotlib.
+"""Draws what `benchmarks.deep` has written down, as SVG and PNG; runs in ``.venv/bench``.
 
 ::
 
@@ -9,6 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
 RESULTS = Path(__file__).parents[1] / "results"
 COLOURS = {"postgresql": "#336791", "mariadb": "#b8763b"}
 NAMES = {"postgresql": "PostgreSQL", "mariadb": "MariaDB"}
@@ -18,14 +21,6 @@ LONG = "long transaction on "
 
 def main() -> None:
     """Draw beside the results."""
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - not everywhere
-    except ImportError:
-        print("Without matplotlib nothing is drawn")
-        return
-    mpl.use("svg")
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - after the choice of what it draws on
-
     parts = json.loads((RESULTS / "deep.json").read_text(encoding="utf-8"))["parts"]
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "deep"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
@@ -36,7 +31,7 @@ def main() -> None:
         figure.savefig(RESULTS / f"deep.{kind}", dpi=110, metadata={"Date": None} if kind == "svg" else None)
 
 
-def draw_piles(axes: Any, parts: dict[str, Any]) -> None:
+def draw_piles(axes: Axes, parts: dict[str, Any]) -> None:
     """A group of bars for each outbox."""
     servers = [name for name in parts if name.startswith(PILES)]
     width = 0.8 / max(1, len(servers))
@@ -53,7 +48,7 @@ def draw_piles(axes: Any, parts: dict[str, Any]) -> None:
     axes.legend(frameon=False, ncols=2, loc="upper left")
 
 
-def draw_long_transaction(axes: Any, parts: dict[str, Any]) -> None:
+def draw_long_transaction(axes: Axes, parts: dict[str, Any]) -> None:
     """Two lines for each server, from the first rows to the last."""
     for name in (name for name in parts if name.startswith(LONG)):
         server = name.removeprefix(LONG)
@@ -62,10 +57,9 @@ def draw_long_transaction(axes: Any, parts: dict[str, Any]) -> None:
             shares = [(number + 1) * 100 // len(heights) for number in range(len(heights))]
             axes.plot(shares, heights, style, color=COLOURS[server], label=f"{NAMES[server]}, {which} it", linewidth=2)
     axes.set_title("The same beside a transaction that stays open")
-    axes.set_xlabel("% of 200,000 rows")
+    axes.set_xlabel("% of the rows")
     axes.set_ylabel("µs a row")
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.25)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
     axes.legend(frameon=False, ncols=2, loc="upper left", fontsize=9)
 
 

@@ -10,7 +10,12 @@ __all__ = ["report"]
 def report(document: Mapping[str, Any]) -> str:
     """The aims, and a table for each part."""
     rows = [[one["what"], one["aim"], one["measured"], "yes" if one["met"] else "**no**"] for one in document["aims"]]
-    lines = [json.dumps(document["machine"]), "", f"Rows: {document['scale']:g} times those that are named.", ""]
+    lines = [
+        json.dumps(document["machine"]),
+        "",
+        f"Rows: {document['scale']:g} times those that are named. {document['note']}".rstrip(),
+        "",
+    ]
     lines += _table(["what", "aim", "measured", "met"], rows)
     for name, found in document["parts"].items():
         lines += ["", f"## {name[:1].upper()}{name[1:]}", "", *_of_part(found)]

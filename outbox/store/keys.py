@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal_column,
     not_,
     select,
+    true,
 )
 
 from outbox.states import State
@@ -88,7 +89,8 @@ def _key_range(rows: FromClause, *, wrapped: bool) -> list[Condition]:
 def _find_by_walk(
     connection: Connection, parameters: dict[str, Any], limit: int, *, skip_failed: bool, wrapped: bool
 ) -> list[int]:
-    statement = _walked_heads(skip_failed=skip_failed, wrapped=wrapped)
+    build = _walked_heads_postgresql if connection.dialect.name == "postgresql" else _walked_heads
+    statement = build(skip_failed=skip_failed, wrapped=wrapped)
     return list(connection.scalars(statement, parameters | {"limit": limit}))
 
 
@@ -113,6 +115,23 @@ def _walked_heads(*, skip_failed: bool, wrapped: bool) -> Select[Any]:
     # A scalar subquery and no join, so that the walk ends with the last head that is wanted.
     is_due = select(head.c.id).where(head.c.id == walk.c.id, due(head)).correlate(walk).scalar_subquery()
     return select(walk.c.id).where(is_due.is_not(None)).limit(bindparam("limit"))
+
+
+@cache
+def _walked_heads_postgresql(*, skip_failed: bool, wrapped: bool) -> Select[Any]:
+    """The same with one row read for each key: a subquery names the row before it, which SQLite cannot do."""
+
+    def first_row(rows: FromClause, *conditions: Condition) -> Select[Any]:
+        kind = and_(ordered(rows), state_is(rows, State.PENDING)) if skip_failed else ordered(rows)
+        found = select(rows.c.id, rows.c.ordering_key, due(rows).label("is_due"))
+        return found.where(kind, of_lane(rows), *conditions).order_by(rows.c.ordering_key, rows.c.id).limit(1)
+
+    first, after = messages.alias("first"), messages.alias("after")
+    walk = first_row(first, *_key_range(first, wrapped=wrapped)).cte("walk", recursive=True)
+    beyond = _key_range(after, wrapped=wrapped)[1:]
+    step = first_row(after, after.c.ordering_key > walk.c.ordering_key, *beyond).lateral("step")
+    walk = walk.union_all(select(*step.c).select_from(walk.join(step, true())))
+    return select(walk.c.id).where(walk.c.is_due).limit(bindparam("limit"))
 
 
 # --- heads on MariaDB, MySQL --------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def lease_update(rows: Any) -> Update:
 
 def lock(connection: Connection, ids: Sequence[int]) -> dict[int, Row[Any]]:
     """Lock those of the rows that are still due and that nobody else has locked."""
-    rows = connection.execute(_due_among(), {"ids": ids}) if ids else ()
+    rows = connection.execute(_due_among(), {"ids": sorted(ids)}) if ids else ()
     return {row.id: row for row in rows}
 
 
@@ -157,8 +157,7 @@ def _claimed(row: Row[Any], token: str) -> ClaimedRow:
 @cache
 def _due_among() -> Select[Any]:
     rows = by_id()
-    found = rows_to_lease(rows).where(has_id(rows), due(rows))
-    return found.order_by(rows.c.id).with_for_update(skip_locked=True)
+    return rows_to_lease(rows).where(has_id(rows), due(rows)).with_for_update(skip_locked=True)
 
 
 @cache
