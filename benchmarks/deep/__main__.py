@@ -54,7 +54,7 @@ def parts(scale: float) -> dict[str, Callable[[], Any]]:
     return found | {
         "memory, small rows": lambda: relays.memory(many(1_000_000), 500),
         "memory, rows of 4 MB": lambda: relays.memory(max(100, int(1000 * scale)), 4_000_000),
-        "ordering keys": lambda: relays.ordering(many(40_000, 20_000), 10_000, rounds=3),
+        "ordering keys": lambda: relays.ordering(many(40_000, 20_000), 10_000, rounds=5),
         "pages": lambda: storage.pages(many(50_000)),
         "claims on sqlite": lambda: storage.sqlite_claims(many(50_000), sent=many(100_000)),
     }

@@ -96,7 +96,7 @@ def _check_all_sent(engine: Engine, returncode: int) -> None:
 HOT = "hot"
 
 
-def ordering(rows: int, keys: int, *, rounds: int) -> dict[str, float]:
+def ordering(rows: int, keys: int, *, rounds: int) -> dict[str, object]:
     """Rows a second of a relay: without ordering keys, with so many, and with a key beside them that has as many rows.
 
     The last is of the others' rows alone, to when the last of them was sent, beside as many rows of the hot key.
@@ -110,7 +110,8 @@ def ordering(rows: int, keys: int, *, rounds: int) -> dict[str, float]:
             found["keys"].append(_rate(engine, url))
             _refill(engine, 2 * rows, f"CASE WHEN n % 2 = 0 THEN '{HOT}' ELSE concat('k', n / 2 % {keys}) END")
             found["beside_a_hot_key"].append(_rate(engine, url))
-    return {name: round(median(rates)) for name, rates in found.items()}
+    medians = {name: round(median(rates)) for name, rates in found.items()}
+    return medians | {f"{name}_by_round": [round(rate) for rate in rates] for name, rates in found.items()}
 
 
 def _refill(engine: Engine, rows: int, key: str | None) -> None:
