@@ -139,7 +139,7 @@ def test_mysql_hints():
 @pytest.mark.parametrize("dialect", [MYSQL_8, MARIADB])
 def test_mysql_locks_without_waiting(dialect):
     """Both servers know SKIP LOCKED, and neither is asked for OF."""
-    assert compiled(_due_among(), dialect).endswith("ORDER BY m.id FOR UPDATE SKIP LOCKED")
+    assert compiled(_due_among(), dialect).endswith(" FOR UPDATE SKIP LOCKED")
 
 
 def test_mysql_sets_in_order():
