@@ -78,6 +78,6 @@ def _program() -> str:
     if called.suffix == ".py":
         return f"{shlex.quote(sys.executable)} -m outbox.cli"
     found = which("outbox")
-    if found and Path(found).samefile(called):
+    if found and called.exists() and Path(found).samefile(called):
         return "outbox"
     return shlex.quote(str(called))

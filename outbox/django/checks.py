@@ -9,13 +9,14 @@ from django.conf import settings as project
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, Warning  # noqa: A004 - Django's own name
 from django.db import connections, router
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
 from outbox.django.databases import url_of
 from outbox.django.models import OutboxMessage
 from outbox.django.settings import celery_broker, default_alias, load, of_project
 from outbox.errors import ConfigError
 from outbox.settings import Settings
+from outbox.store.engine import parsed_url
 
 __all__ = ["register"]
 
@@ -38,10 +39,10 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     try:
         load()
         # A file may be for the workers' eyes alone.
-        own, projects = of_project().database_url, url_of(connections[default_alias()])
+        own, projects = _own_url(of_project()), url_of(connections[default_alias()])
     except ConfigError as error:
         return [_from(error)]
-    if own is None or _place(make_url(own.get_secret_value())) == _place(projects):
+    if own is None or _place(own) == _place(projects):
         return []
     return [
         Warning(
@@ -50,6 +51,11 @@ def check_settings(**_: Any) -> list[CheckMessage]:
             id="outbox.W004",
         )
     ]
+
+
+def _own_url(settings: Settings) -> URL | None:
+    given = settings.database_url
+    return parsed_url(given.get_secret_value()) if given else None
 
 
 def _place(url: URL) -> tuple[str, str]:
@@ -121,9 +127,10 @@ def check_deployment(**_: Any) -> list[CheckMessage]:
     """W010 to W014: what is right for development and wrong for production."""
     try:
         settings = of_project()
+        own = _own_url(settings)
     except ConfigError:
         return []  # E001 has said it
-    return [*_endpoints(settings), *_secrets(), *_database(settings), *_celery()]
+    return [*_endpoints(settings), *_secrets(), *_database(settings, own), *_celery()]
 
 
 def _endpoints(settings: Settings) -> Iterator[CheckMessage]:
@@ -157,9 +164,8 @@ def _described(given: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return list(destinations.items()) if isinstance(destinations, Mapping) else []
 
 
-def _database(settings: Settings) -> Iterator[CheckMessage]:
-    own = settings.database_url
-    kind = make_url(own.get_secret_value()).get_backend_name() if own else connections[default_alias()].vendor
+def _database(settings: Settings, own: URL | None) -> Iterator[CheckMessage]:
+    kind = own.get_backend_name() if own else connections[default_alias()].vendor
     if kind == "sqlite" and not settings.database_url_file:
         yield Warning(
             "The outbox is in a SQLite database: one writer at a time, on one machine.",

@@ -22,7 +22,7 @@ __all__ = ["Claimer"]
 
 # Looks and claims from the beginning may take this part of the time, but a new lane waits no longer than this.
 _LOOKING_SHARE = 0.1
-_LONGEST_LOOK_S = 10.0
+_LONGEST_LOOK_S = 3.0
 
 
 class Claimer:
@@ -68,9 +68,11 @@ class Claimer:
         return self._clock.monotonic() - self._looked_at > self._look_lasts_s()
 
     def rest_s(self, wanted_s: float) -> float:
-        """Seconds to the next look of an idle relay: ``wanted_s``, or more where looking takes long."""
-        lasts_s = self._look_lasts_s()
-        return max(wanted_s, lasts_s) if lasts_s > LOOK_S else wanted_s
+        """Seconds to the next look of an idle relay: ``wanted_s``, or more where looking takes long.
+
+        Who wants to look again sooner than is usual expects something: that is not put off.
+        """
+        return max(wanted_s, self._look_lasts_s()) if wanted_s >= LOOK_S else wanted_s
 
     def claim(self, due: DueLane, limit: int) -> list[ClaimedRow]:
         """Lease up to ``limit`` rows of a lane that the last look has found.

@@ -70,6 +70,8 @@ class CurlLoop:
 
     def start(self, place: Place, request: HttpRequest, done: Done) -> None:
         """Have a request sent; `step` will call ``done`` with what came of it."""
+        if not self._under_way:
+            self._kept.prune(place.idle_s)
         spare = self._spare.setdefault(place, [])
         transfer = spare.pop() if spare else Transfer(place, self._kept)
         transfer.begin(request, done)
@@ -91,8 +93,8 @@ class CurlLoop:
 
     def wake(self) -> None:
         """Have the `step` that waits, or else the next one, return."""
-        # A full pipe wakes as well.
-        with suppress(BlockingIOError):
+        # A full pipe wakes as well, and whoever has closed the loop does not wait.
+        with suppress(OSError):
             self._far.send(b"\0")
 
     def close(self) -> None:

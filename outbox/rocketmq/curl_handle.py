@@ -116,6 +116,11 @@ class Kept:
         _, watch, used_at = held
         return monotonic() - used_at <= idle_s and not watch.poll(0)
 
+    def prune(self, idle_s: float) -> None:
+        """Let go of connections that will not be used again, so that the system can close them."""
+        for ends in [one for one in self._held if not self.is_fit(one, idle_s)]:
+            self.drop(ends)
+
     def note_use(self, ends: Ends) -> None:
         """A connection has just carried an answer."""
         held = self._held.pop(ends, None)
@@ -162,6 +167,7 @@ class Transfer:
         self.easy = easy = pycurl.Curl()
         for option, value in _ALWAYS:
             easy.setopt(option, value)
+        easy.setopt(pycurl.MAXAGE_CONN, ceil(place.idle_s))
         easy.setopt(pycurl.CAINFO, place.ca_bundle)
         easy.unsetopt(pycurl.CAPATH)
         easy.setopt(pycurl.OPENSOCKETFUNCTION, self._open)
@@ -212,8 +218,9 @@ class Transfer:
         if self._is_afresh:
             self._is_afresh = False
             self.easy.setopt(pycurl.FRESH_CONNECT, 0)
-        # A spare handle must not keep the last message, nor whoever waited for its answer.
+        # A spare handle must not keep the last message, its signature, or whoever waited for its answer.
         self.easy.setopt(pycurl.POSTFIELDS, b"")
+        self.easy.setopt(pycurl.HTTPHEADER, [])
         self.done = _nobody
         answer = NoAnswer(self._fault(failure, text)) if failure else self._answer()
         self._lines.clear()

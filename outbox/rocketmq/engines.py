@@ -10,6 +10,10 @@ from outbox.rocketmq.transport import Loop, RequestsTransport, Transport
 __all__ = ["Engine", "engine_named"]
 
 
+# 8.3.0: before it, heads of answers have no bounds (CVE-2023-38039).
+_OLDEST_LIBCURL = 0x080300
+
+
 class Engine(Protocol):
     """A way to send requests."""
 
@@ -52,14 +56,15 @@ def engine_named(name: Literal["auto", "requests", "curl"]) -> Engine:
     if _is_pycurl_there():
         return _Curl()
     if name == "curl":
-        raise ConfigError("OUTBOX_HTTP_ENGINE", "is curl, which needs pycurl: pip install 'rocketmq-outbox[curl]'")
+        problem = "is curl, which needs pycurl with libcurl 8.3 or later: pip install 'rocketmq-outbox[curl]'"
+        raise ConfigError("OUTBOX_HTTP_ENGINE", problem)
     return _Requests()
 
 
 def _is_pycurl_there() -> bool:
-    """Whether it can be imported: an installation without its shared libraries cannot use it either."""
+    """Whether it can be imported and used: an installation without its shared libraries is none either."""
     try:
-        import_module("pycurl")
+        pycurl = import_module("pycurl")
     except ImportError:
         return False
-    return True
+    return bool(pycurl.version_info()[2] >= _OLDEST_LIBCURL)

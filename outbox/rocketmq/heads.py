@@ -23,6 +23,9 @@ class Headers(dict[str, str]):
     def __getitem__(self, name: str) -> str:
         return super().__getitem__(name.lower())
 
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
     def get(self, name: str, default: Any = None) -> Any:
         """The value, or ``default``."""
         return super().get(name.lower(), default)

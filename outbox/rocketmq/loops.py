@@ -13,6 +13,8 @@ from outbox.rocketmq.transport import Loop
 
 __all__ = ["KeptLoops"]
 
+_inherited: list[list[Loop]] = []
+
 
 class KeptLoops:
     """See `outbox.rocketmq.transport.Loops`. It keeps one loop, until it is closed or forgotten itself.
@@ -42,7 +44,8 @@ class KeptLoops:
 
     def close(self) -> None:
         """Close the kept loop; a later `take` makes another."""
-        _close(self._kept, self._pid)
+        with self._lock:
+            _close(self._kept, self._pid)
 
     def _begin(self) -> None:
         """Have nothing. What a parent process has kept stays its own, and its lock may have been held at the fork."""
@@ -52,6 +55,9 @@ class KeptLoops:
 
 
 def _close(kept: list[Loop], pid: int) -> None:
-    """Close what this process has kept: to close another's would end its connections."""
-    while kept and pid == os.getpid():
+    """Close what this process has kept. What its parent has kept stays open: to close it would end its connections."""
+    if pid != os.getpid():
+        _inherited.append(kept)
+        return
+    while kept:
         kept.pop().close()

@@ -150,7 +150,9 @@ def read_answer(xml: bytes) -> Answer:
 
 def _published(document: Document) -> Published:
     fields = document.fields
-    return Published(_message_id(fields), _hex_32(fields, "MessageBodyMD5"), fields.get("ReceiptHandle") or None)
+    return Published(
+        _hex_32(fields, "MessageId"), _hex_32(fields, "MessageBodyMD5"), fields.get("ReceiptHandle") or None
+    )
 
 
 def _error(document: Document) -> BrokerError:
@@ -196,11 +198,6 @@ def _hex_32(fields: dict[str, str], name: str) -> str:
     return value
 
 
-def _message_id(fields: dict[str, str]) -> str:
-    """In capitals, as the broker writes it: whether two are the same is decided by comparing them as text."""
-    return _hex_32(fields, "MessageId").upper()
-
-
 def _number(fields: dict[str, str], name: str) -> int:
     if not _NUMBER.fullmatch(fields[name]):
         raise UnreadableXmlError(f"no <{name}> of 1 to 18 digits")
@@ -217,7 +214,7 @@ def _handle(fields: dict[str, str]) -> str:
 def _delivery(fields: dict[str, str]) -> Delivery | None:
     try:
         return Delivery(
-            message_id=_message_id(fields),
+            message_id=_hex_32(fields, "MessageId"),
             receipt_handle=_handle(fields),
             body=fields["MessageBody"],
             tag=fields.get("MessageTag", ""),

@@ -80,13 +80,10 @@ def has_key(rows: FromClause, key: str) -> ColumnElement[bool]:
 
 
 def waiting_since(rows: FromClause) -> ColumnElement[Any]:
-    """Since when a pending row waits: a scheduled one from when the broker would take it, and null before.
-
-    A replayed one waits since it became due again, not since long before it failed.
-    """
+    """Since when a pending row waits: a scheduled one from when the broker would take it, and null before."""
     scheduled = rows.c.deliver_at.is_not(None)
     is_early = and_(scheduled, rows.c.attempts == 0, rows.c.available_at > db_now())
-    began_later = or_(and_(scheduled, rows.c.available_at > rows.c.created_at), rows.c.replays > 0)
+    began_later = and_(scheduled, rows.c.available_at > rows.c.created_at)
     return case((is_early, null()), (began_later, rows.c.available_at), else_=rows.c.created_at)
 
 

@@ -12,7 +12,7 @@ from outbox.errors import ConfigError, DatabaseError
 from outbox.sqlite import prepare_sqlite
 from outbox.table import MYSQL
 
-__all__ = ["READ_COMMITTED", "create_engine", "make_file"]
+__all__ = ["READ_COMMITTED", "create_engine", "make_file", "parsed_url"]
 
 #: Execution option of engines whose connections are READ COMMITTED from the start.
 READ_COMMITTED = "outbox_read_committed"
@@ -50,7 +50,7 @@ def create_engine(url: str | URL, *, schema: str | None = None, pool_size: int =
     Raises:
         ConfigError: names ``OUTBOX_DATABASE_URL`` or ``OUTBOX_TABLE_SCHEMA``; never shows the URL and its password.
     """
-    parsed = _parsed(url)
+    parsed = parsed_url(url)
     _check_schema(parsed, schema)
     schema_map = {"schema_translate_map": {None: schema}} if schema else {}
     options: dict[str, Any] = {"execution_options": {READ_COMMITTED: True} | schema_map}
@@ -104,7 +104,8 @@ def _missing_file(name: str) -> Path | None:
     return None if path.exists() else path
 
 
-def _parsed(url: str | URL) -> URL:
+def parsed_url(url: str | URL) -> URL:
+    """A URL of one of the databases that the outbox knows. Raises `ConfigError` for any other text."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):

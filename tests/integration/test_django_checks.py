@@ -12,6 +12,7 @@ from django.test import override_settings  # noqa: E402 - likewise
 on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
 
 HTTPS = "https://1.mqrest.cn.aliyuncs.com"
+URLS = "Give postgresql+psycopg://…, mysql+pymysql://… or sqlite:///…"
 
 
 def told(*, deploy=False, databases=None):
@@ -39,9 +40,10 @@ def test_check_of_a_good_project(django):
     [
         ({"ENDPIONT": HTTPS}, "settings.OUTBOX: OUTBOX_ENDPIONT: no such setting", "Did you mean ENDPOINT?"),
         ({"LEASE_S": 1}, "settings.OUTBOX: OUTBOX_LEASE_S: got 1", "Give seconds from 3 to 86400"),
+        ({"DATABASE_URL": "nonsense"}, "settings.OUTBOX: OUTBOX_DATABASE_URL: is not a SQLAlchemy URL", URLS),
         (7, "settings.OUTBOX: OUTBOX: is int", 'Give a dict such as {"ENDPOINT": "https://…"}'),
     ],
-    ids=["unknown", "wrong", "no dict"],
+    ids=["unknown", "wrong", "no URL", "no dict"],
 )
 def test_check_of_wrong_settings(django, given, problem, hint):
     """A setting that is unknown or wrong is an error with its cure; the other checks do not fall over it."""

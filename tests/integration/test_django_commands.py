@@ -86,7 +86,7 @@ def test_command_that_fails(urls, capsys):
 
 def test_command_takes_djangos_own_options(urls, capsys):
     """They may stand anywhere, as for any command of Django's; behind -- they are arguments."""
-    codes = [manage("status", "--settings=whatever", "--json", "--traceback", "--verbosity", "2", "--no-color")]
+    codes = [manage("status", "--settings=whatever", "--json", "--traceback", "-v", "2", "--no-color")]
     codes.append(manage("enqueue", "--topic", "orders", "--pythonpath", ".", "--", "--traceback"))
 
     assert [0, 0] == codes

@@ -7,6 +7,7 @@ import pytest
 
 from outbox import Message
 from outbox.errors import ConfigError
+from outbox.rocketmq.curl import CurlLoop
 from outbox.settings import Settings
 from outbox.wiring import Runtime
 from tests.integration.fault_proxy import Server
@@ -55,6 +56,29 @@ def test_one_sweep_uses_the_connections_of_the_one_before(engine, migrated_url, 
 
     assert {"sent"} == {row.state for row in rows(engine)}
     assert 1 == server.connections
+
+
+@on_sqlite
+def test_sweep_that_breaks_leaves_its_loop_to_no_other(engine, migrated_url, emulator, monkeypatch):
+    """What has gone wrong in one sweep does not go wrong in all that follow."""
+    runtime = built(migrated_url, emulator.url, OUTBOX_HTTP_ENGINE="curl")
+    broken = []
+
+    def break_once(loop, timeout_s=None):
+        broken.append(loop)
+        monkeypatch.undo()
+        raise ValueError("broken")
+
+    monkeypatch.setattr(CurlLoop, "step", break_once)
+    write(engine, Message("orders", "1", ordering_key="a"))
+    with pytest.raises(ValueError, match="broken"):
+        runtime.relay().run(runtime.drained(5))
+    write(engine, Message("orders", "2"))
+    runtime.relay().run(runtime.drained(5))
+    runtime.close()
+
+    assert 1 == len(broken)
+    assert ["2"] == [row.body for row in rows(engine, state="sent")]
 
 
 @on_sqlite

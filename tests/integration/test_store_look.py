@@ -68,14 +68,6 @@ def test_oldest_pending_counts_from_creation(engine, database):
     assert 499 < oldest_pending_s(database) < 530
 
 
-def test_oldest_pending_counts_from_the_replay(engine, database):
-    """A row that failed long ago and was replayed just now has not waited for a relay all the time."""
-    row_id = write_row(engine, state="failed", created_at=ago(90_000))
-    replay(database, find(database, "replay", ids=[row_id]), by="ann", reason="mended")
-
-    assert oldest_pending_s(database) < 30
-
-
 def test_oldest_pending_leaves_schedules_alone(engine, database):
     """A scheduled message waits only from when the broker would take it."""
     write_row(engine, created_at=ago(90_000), deliver_at=ago(-5_000_000), available_at=ago(-60))

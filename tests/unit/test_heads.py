@@ -11,10 +11,11 @@ def test_headers_are_found_in_any_case():
 
     assert {"date": "now", "x-long": "a b", "bare": ""} == dict(headers_of(lines) or {})
     assert "now" == (headers_of(lines) or {})["DATE"]
+    assert "Date" in (headers_of(lines) or {})
 
 
 @pytest.mark.parametrize("line", [b"no colon\r\n", b"na me: x\r\n", b": x\r\n", b"\xff: x\r\n"])
-def test_lines_that_are_no_headers_spoil_thehead_of(line):
+def test_lines_that_are_no_headers_spoil_the_head(line):
     """A head of which one line is none is not believed."""
     assert headers_of([b"Date: now\r\n", line, b"A: b\r\n"]) is None
 

@@ -169,14 +169,6 @@ def test_read_published_ignores_what_is_new():
     assert MESSAGE_ID == read_published(published(more=more)).message_id
 
 
-def test_read_message_id_in_capitals():
-    """The same digits are the same MessageId: an elected half message that came in small ones would be rolled back."""
-    offered = f"<Messages><Message>{delivery(MessageId=MESSAGE_ID.lower())}</Message></Messages>"
-
-    assert MESSAGE_ID == read_published(published(MESSAGE_ID.lower())).message_id
-    assert MESSAGE_ID == read_answer(offered.encode()).messages[0].message_id
-
-
 def test_read_error():
     """Code, text and request id of the broker's error, whatever the order of the elements."""
     xml = b"<Error><HostId>h</HostId><RequestId>R1</RequestId><Message>a &lt;b&gt;</Message><Code> X </Code></Error>"

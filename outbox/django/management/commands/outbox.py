@@ -52,8 +52,8 @@ class Command(BaseCommand):
 def _djangos_options() -> argparse.ArgumentParser:
     """What every command of ``manage.py``'s takes, wherever it stands. Django has read some, and none concerns us."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--settings", "--pythonpath", "--verbosity"):
-        parser.add_argument(name)
+    for names in (("--settings",), ("--pythonpath",), ("-v", "--verbosity")):
+        parser.add_argument(*names)
     for name in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
         parser.add_argument(name, action="store_true")
     return parser
