@@ -9,8 +9,8 @@ SCALE ?= 1
 SCHEDULES ?= 1000000
 KILLS ?= 300
 
-# One more than there are processors: many tests wait for what other processes do.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+# Two more than there are processors: many tests wait for what other processes do.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 2 + (os.cpu_count() or 1)))')
 
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)

@@ -90,6 +90,12 @@ def need(request):
     return check
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The longest first, so that no worker is left alone with them in the end."""
+    items.sort(key=lambda item: item.path.parent.name != "reliability")
+
+
 def pytest_terminal_summary(terminalreporter):
     """One line names the services that did not answer, and the command that starts them."""
     reports = [report for group in terminalreporter.stats.values() for report in group]
