@@ -18,11 +18,11 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 	--no-header --no-annotate --no-emit-index-url pyproject.toml
 
 ifdef UV
-VENV = uv venv --quiet --allow-existing --no-project --python $(PYTHON) .venv
-INSTALL = uv pip install --quiet --python $(BIN)/python
+VENV = uv venv --quiet --allow-existing --no-project --python $(PYTHON) $(1)
+INSTALL = uv pip install --quiet --python $(1)/bin/python
 else
-VENV = $(PYTHON) -m venv .venv
-INSTALL = $(BIN)/python -m pip -qq --disable-pip-version-check install
+VENV = $(PYTHON) -m venv $(1)
+INSTALL = $(1)/bin/python -m pip -qq --disable-pip-version-check install
 endif
 
 # The official SDK for Node.js, with which the emulator is tested; without npm those tests are skipped.
@@ -97,15 +97,15 @@ clean: ## Remove everything that make created
 .venv/%: requirements/%.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python"; exit 1; }
 	@echo "Installing $< into .venv with $(if $(UV),uv,pip (some 20 seconds))"
-	@$(VENV)
-	@$(INSTALL) --require-hashes --no-deps --requirement $<
-	@$(INSTALL) --no-build-isolation --no-deps --editable .
+	@$(call VENV,.venv)
+	@$(call INSTALL,.venv) --require-hashes --no-deps --requirement $<
+	@$(call INSTALL,.venv) --no-build-isolation --no-deps --editable .
 	@$(if $(filter dev,$*),$(NODE_SDK))
 	@touch $@
 
 # Apart from the product's: what it is compared with must not decide on its versions.
 .venv/bench/installed: requirements/bench.txt
 	@echo "Installing $< into .venv/bench"
-	@$(subst .venv,.venv/bench,$(VENV))
-	@$(subst $(BIN),.venv/bench/bin,$(INSTALL)) --require-hashes --no-deps --requirement $<
+	@$(call VENV,.venv/bench)
+	@$(call INSTALL,.venv/bench) --require-hashes --no-deps --requirement $<
 	@touch $@

@@ -159,7 +159,8 @@ class Schedule:
         try:
             with self.clock:
                 self._people()
-                self.clock.sleep(self.choose.choice((15.0, 15.0, 30.0, 30.0, 60.0) if self.halves else (3.0, 10.0, 25.0)))
+                rests = (15.0, 15.0, 30.0, 30.0, 60.0) if self.halves else (3.0, 10.0, 25.0)
+                self.clock.sleep(self.choose.choice(rests))
                 if self.dark_s:
                     self._darken()
                     self.clock.sleep(self.choose.choice((0.0, 30.0)))
