@@ -150,10 +150,13 @@ class Board:
                 self._idle_publishers -= 1
             return None
 
-    def call_by(self, call: Callable[[], None]) -> None:
-        """Have a publisher that does not wait here, but takes by `take_now`, called when there may be something."""
+    def call_by(self, call: Callable[[], None] | None) -> None:
+        """Have a publisher that does not wait here, but takes by `take_now`, called when there may be something.
+
+        None once it has left: it is not called any more when this returns.
+        """
         with self._lock:
-            self._call = call
+            self._call = call or _nobody
 
     def take_now(self) -> Assignment | HalfEnd | None:
         """As `take`, without waiting: None when there is nothing now, of which the publisher will be called."""

@@ -80,20 +80,18 @@ class LoopPublisher:
             while self._in_flight or not self._board.is_over():
                 self._start_what_there_is(loop)
                 loop.step()
-            self._leave(loop)
         except BaseException:
+            self._board.call_by(None)
             # Broken, it is of no use to the next relay.
-            self._board.call_by(_nobody)
             loop.close()
             raise
+        else:
+            self._board.call_by(None)
+            self._loops.give_back(loop)
         finally:
             with self._something_to_read:
                 self._is_over = True
                 self._something_to_read.notify_all()
-
-    def _leave(self, loop: Loop) -> None:
-        self._board.call_by(_nobody)
-        self._loops.give_back(loop)
 
     def _start_what_there_is(self, loop: Loop) -> None:
         while self._read:
@@ -174,7 +172,3 @@ class LoopPublisher:
             while not self._unread and not self._is_over:
                 self._something_to_read.wait()
             return self._unread.popleft() if self._unread else None
-
-
-def _nobody() -> None:
-    """Who has left need not be called."""
