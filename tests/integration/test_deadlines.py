@@ -28,21 +28,21 @@ authority = clients.authority
 def test_deadline_covers_the_whole_answer(connect, play):
     """However little arrives however often: it ends by the deadline."""
     with Server(play) as server:
-        outcome, seconds = timed(lambda: publish(connect(server), deadline_s=0.4))
+        outcome, seconds = timed(lambda: publish(connect(server), deadline_s=1.0))
 
     assert ("Unknown", "Timeout", None) == summary(outcome)
-    assert 0.35 < seconds < 2
+    assert 0.95 < seconds < 5
 
 
 def test_deadline_covers_sending(connect):
     """A server that does not read cannot hold the request for longer."""
     over = threading.Event()
     with Server(lambda c: c.recv(1) and over.wait(10)) as server:
-        outcome, seconds = timed(lambda: publish(connect(server), "x" * 16_000_000, deadline_s=0.6))
+        outcome, seconds = timed(lambda: publish(connect(server), "x" * 16_000_000, deadline_s=1.0))
         over.set()
 
     assert ("Unknown", "Timeout", None) == summary(outcome)
-    assert seconds < 2.5
+    assert seconds < 5
 
 
 def test_deadline_covers_connecting(connect):
@@ -52,7 +52,7 @@ def test_deadline_covers_connecting(connect):
         outcome, seconds = timed(lambda: publish(connect(None, url=url), deadline_s=0.3))
 
     assert ("Paused", "ConnectTimeout", False) == summary(outcome)
-    assert 0.25 < seconds < 2
+    assert 0.25 < seconds < 5
 
 
 def test_deadline_is_shared_by_addresses(connect):
@@ -86,24 +86,24 @@ def test_deadlines_of_many_threads_keep_their_order(connect):
 
     late = [seconds - deadline_s for (_, seconds), deadline_s in zip(results, deadlines, strict=True)]
     assert {("Unknown", "Timeout", None)} == {summary(outcome) for outcome, _ in results}
-    assert -0.02 < min(late) <= max(late) < 1.5
+    assert -0.02 < min(late) <= max(late) < 5
 
 
 def test_deadline_covers_the_handshake(connect, authority):
     """A server that accepts and then says nothing has been sent nothing of the request."""
     with Server(lambda c: c.wait_for_client_to_leave()) as server:
         client = connect(None, url=server.url.replace("http:", "https:"), verify=authority.bundle)
-        outcome, seconds = timed(lambda: publish(client, deadline_s=0.4))
+        outcome, seconds = timed(lambda: publish(client, deadline_s=1.0))
 
     assert ("Paused", "ConnectTimeout", False) == summary(outcome)
-    assert 0.35 < seconds < 2
+    assert 0.95 < seconds < 5
 
 
 def test_deadline_covers_an_answer_over_tls(connect, authority):
     """Dripped headers end by the deadline under TLS as well."""
     with Server(drip(b"X-A: b\r\n", after=HEAD), tls=authority.context("127.0.0.1")) as server:
         client = connect(server, verify=authority.bundle)
-        outcome, seconds = timed(lambda: publish(client, deadline_s=0.5))
+        outcome, seconds = timed(lambda: publish(client, deadline_s=1.0))
 
     assert ("Unknown", "Timeout", None) == summary(outcome)
-    assert 0.45 < seconds < 2
+    assert 0.95 < seconds < 5
