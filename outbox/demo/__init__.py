@@ -13,9 +13,8 @@
 
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,13 +34,13 @@ def demo(seed: int, keep: bool) -> None:
     It takes some ten seconds, needs no settings and no server, talks to 127.0.0.1 alone, and leaves nothing behind. It
     exits 0 only if every promise held.
     """
-    with _directory(keep=keep) as directory, _ended_by_sigterm():
+    with _directory(keep=keep) as directory, _ended_by_signals() as go_on:
         try:
             # All of the outbox, and Celery: too much for --help.
             from outbox.demo.conclusion import tell  # noqa: PLC0415
         except ImportError as error:
             raise Failure(str(error)) from error
-        kept = tell(directory, seed, keep=keep)
+        kept = tell(directory, seed, go_on, keep=keep)
     if not kept:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
@@ -57,19 +56,28 @@ def _directory(*, keep: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM unwind as Ctrl-C does, so that nothing is left behind then either."""
+def _ended_by_signals() -> Iterator[Callable[[], None]]:
+    """Have SIGINT and SIGTERM unwind the story, so that nothing is left behind; the second of a kind ends as ever.
+
+    A handler that raises would do so within a driver or a collection of garbage as well, where it goes no further.
+
+    Yields:
+        What raises once one has come.
+    """
     received: list[int] = []
 
-    def end(number: int, _frame: object) -> None:
+    def note(number: int, _frame: object) -> None:
         received.append(number)
-        sys.exit(128 + number)
+        signal.signal(number, before[number])
 
-    before = signal.signal(signal.SIGTERM, end)
+    def go_on() -> None:
+        for number in received:
+            raise click.exceptions.Exit(128 + number)
+
+    before = {int(number): signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield go_on
+        go_on()
     finally:
-        signal.signal(signal.SIGTERM, before)
-    # What is raised while the interpreter collects garbage goes no further, and the story would end as if nothing were.
-    for number in received:
-        sys.exit(128 + number)
+        for number, handler in before.items():
+            signal.signal(number, handler)

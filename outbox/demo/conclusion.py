@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from shutil import which
 
@@ -12,13 +13,19 @@ from outbox.demo.verdict import KILLED, Evidence, Finding, Pace, judge, pace
 __all__ = ["tell"]
 
 
-def tell(directory: Path, seed: int, *, keep: bool) -> bool:
+def tell(directory: Path, seed: int, go_on: Callable[[], None], *, keep: bool) -> bool:
     """Tell the whole story in an empty directory, which the caller will ``keep`` or not.
+
+    Args:
+        directory: for everything that the story writes.
+        seed: which orders roll back, and which requests fail.
+        go_on: called before anything is shown; what it raises ends the story.
+        keep: whether the directory stays.
 
     Returns:
         Whether every promise held.
     """
-    screen = Screen()
+    screen = Screen(go_on)
     screen.title(f"{ORDERS:,} orders through the outbox while things go wrong, seed {seed}")
     evidence = play(directory, seed, screen)
     findings = judge(evidence)

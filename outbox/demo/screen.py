@@ -19,18 +19,25 @@ _ID_END = 8
 
 
 class Screen:
-    """Standard output, as far as it can show things. What it is told may hold rich's markup."""
+    """Standard output, as far as it can show things. What it is told may hold rich's markup.
 
-    def __init__(self) -> None:
+    Args:
+        go_on: called before each moment of the story is shown; what it raises ends it.
+    """
+
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        self._go_on = go_on
         self._console = Console(highlight=False)
         self._began = time.monotonic()
 
     def title(self, text: str) -> None:
         """Begin a part."""
+        self._go_on()
         self._console.print(f"\n[bold]{text}[/]")
 
     def line(self, text: str) -> None:
         """Say what happened just now."""
+        self._go_on()
         row = Table.grid(padding=(0, 2))
         row.add_column(width=7, justify="right", style="dim")
         row.add_row(f"{time.monotonic() - self._began:.1f} s", text)
@@ -54,6 +61,7 @@ class Screen:
             delivered = bars.add_task("delivered", total=messages, told="")
 
             def show(seen: Glance) -> None:
+                self._go_on()
                 bars.update(taken, completed=seen.taken, told=f"{seen.rolled_back} rolled back")
                 again = f", {seen.again} delivered again" if seen.again else ""
                 bars.update(delivered, completed=seen.delivered, told=f"{seen.pending} pending{again}")

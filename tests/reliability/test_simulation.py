@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 
 import pytest
 
@@ -9,14 +10,20 @@ from tests.reliability.sim import simulate, simulator
 from tests.reliability.sim_chaos import FAULTS, HALF_FAULTS
 from tests.reliability.sim_naive import HALVES, NORMAL, switched
 
-# Whoever measures coverage has the same lines from other tests; to trace them here would double what this takes.
-pytestmark = pytest.mark.no_cover
-
 _SHARDS = 8
 #: Half of them with normal and ordered messages, half with half messages.
 _SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "2000")) // 2
 #: Within so many each naive design must be caught.
 _ENOUGH = 2000
+
+
+@pytest.fixture(autouse=True)
+def untraced():
+    """Coverage has the same lines from other tests; to trace them here as well would double what this takes."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture(scope="module")
