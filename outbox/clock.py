@@ -56,6 +56,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that never go back, for deadlines within this process."""
 
+    def cpu(self) -> float:
+        """Seconds that this thread has computed, from a point of its own."""
+
     def sleep(self, seconds: float) -> None:
         """Do nothing for so long."""
 
@@ -77,6 +80,7 @@ class SystemClock:
 
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+    cpu = staticmethod(time.thread_time)
     sleep = staticmethod(time.sleep)
     uniform = staticmethod(random.uniform)
     lock = staticmethod(threading.RLock)

@@ -82,6 +82,9 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self.now
 
+    def cpu(self) -> float:
+        return 0.0
+
     def sleep(self, seconds: float) -> None:
         self.wait_until(_never, seconds)
 

@@ -7,6 +7,7 @@ Two kinds, for the two kinds of HTTP engine: `ThreadPublishers` is a thread for 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 from outbox.clock import Clock
@@ -14,6 +15,7 @@ from outbox.errors import ConfigError, DatabaseError
 from outbox.outcomes import EndOutcome, Fault, Outcome, Paused, Unknown
 from outbox.relay.board import Board
 from outbox.relay.chains import Assignment
+from outbox.relay.crew import Crew
 from outbox.relay.halves import HalfEnd
 from outbox.retry import half_deadline_s
 from outbox.rocketmq.transport import Loop
@@ -178,7 +180,7 @@ def is_too_late(end: HalfEnd, now: float) -> bool:
 
 
 class ThreadPublishers:
-    """A thread for each request in flight, as many as are needed.
+    """A thread for each request in flight, as many as are needed; see also `outbox.relay.crew`.
 
     Args:
         board: where rows come from and outcomes go.
@@ -206,21 +208,31 @@ class ThreadPublishers:
         self._spawn = spawn
         self._concurrency = concurrency
         self._threads = 0
+        self._crew = Crew(clock, board.empty)
 
     def staff(self, busy: int) -> None:
         """Have as many threads as can be busy, within the concurrency."""
         while self._threads < min(busy, self._concurrency):
-            self._spawn(f"outbox-publisher-{self._threads}", self._publish_all)
+            self._spawn(f"outbox-publisher-{self._threads}", partial(self._publish_all, self._threads))
             self._threads += 1
+        self._crew.call()
 
-    def _publish_all(self) -> None:
-        while (task := self._board.take()) is not None:
+    def _publish_all(self, number: int) -> None:
+        computed_s = self._clock.cpu()
+        while (task := self._next_task(number)) is not None:
             match task:
                 case Assignment():
                     posted_at = self._clock.monotonic()
                     self._board.done(task, self._publish(task.row), posted_at)
                 case HalfEnd():
                     self._board.ended(task, self._end(task))
+            before, computed_s = computed_s, self._clock.cpu()
+            self._crew.worked(computed_s - before)
+        self._crew.dismiss()
+
+    def _next_task(self, number: int) -> Assignment | HalfEnd | None:
+        self._crew.wait_for_turn(number)
+        return self._board.take()
 
     def _publish(self, row: ClaimedRow) -> Outcome | None:
         prepared = self._desk.prepare(row)
