@@ -15,6 +15,8 @@ __all__ = ["WINDOW_S", "Crew"]
 WINDOW_S = 0.1
 #: Of one processor, what all together compute before one is tried alone; and what that one computes if it suffices.
 _BUSY, _SUFFICES = 0.8, 0.55
+#: A trial ends after so many seconds if what it computes is less than this share.
+_GLANCE_S, _HOPELESS = 0.02, 0.3
 #: Seconds from one trial that failed to the next; each waits twice as long as the one before.
 _FIRST_REST_S, _LAST_REST_S = 1.0, 60.0
 
@@ -32,7 +34,7 @@ class Crew:
         self._is_idle = is_idle
         self._lock = clock.lock()
         self._changed = clock.condition(self._lock)
-        self._alone = False
+        self._alone = self._on_trial = False
         self._over = False
         self._computed_s = 0.0
         self._since = self._next_trial = clock.monotonic()
@@ -56,10 +58,12 @@ class Crew:
             with self._lock:
                 self._changed.notify_all()
 
-    def worked(self, computed_s: float) -> None:
-        """One that takes part has computed for so many seconds since it last said so."""
+    def worked(self, number: int, computed_s: float) -> None:
+        """This thread has computed for so many seconds since it last said so."""
         with self._lock:
-            self._computed_s += computed_s
+            # Others may have been at work when the first was left alone.
+            if number == 0 or not self._alone:
+                self._computed_s += computed_s
             self._judge()
 
     def dismiss(self) -> None:
@@ -72,14 +76,17 @@ class Crew:
         return self._over or not self._alone
 
     def _judge(self) -> None:
-        """Once a window, under the lock."""
+        """Once a window, under the lock; sooner where a trial is hopeless."""
         now = self._clock.monotonic()
-        if now - self._since < WINDOW_S:
+        seconds = now - self._since
+        if seconds < (_GLANCE_S if self._on_trial else WINDOW_S):
             return
-        share = self._computed_s / (now - self._since)
-        self._computed_s, self._since = 0.0, now
+        share = self._computed_s / seconds
+        if seconds < WINDOW_S and share >= _HOPELESS:
+            return
+        self._computed_s, self._since, self._on_trial = 0.0, now, False
         if not self._alone:
-            self._alone = share > _BUSY and now >= self._next_trial
+            self._alone = self._on_trial = share > _BUSY and now >= self._next_trial
         elif share < _SUFFICES:
             self._alone = False
             self._next_trial = now + self._rest_s

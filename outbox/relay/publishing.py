@@ -227,7 +227,7 @@ class ThreadPublishers:
                 case HalfEnd():
                     self._board.ended(task, self._end(task))
             before, computed_s = computed_s, self._clock.cpu()
-            self._crew.worked(computed_s - before)
+            self._crew.worked(number, computed_s - before)
         self._crew.dismiss()
 
     def _next_task(self, number: int) -> Assignment | HalfEnd | None:
