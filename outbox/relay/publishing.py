@@ -218,17 +218,20 @@ class ThreadPublishers:
         self._crew.call()
 
     def _publish_all(self, number: int) -> None:
-        computed_s = self._clock.cpu()
-        while (task := self._next_task(number)) is not None:
-            match task:
-                case Assignment():
-                    posted_at = self._clock.monotonic()
-                    self._board.done(task, self._publish(task.row), posted_at)
-                case HalfEnd():
-                    self._board.ended(task, self._end(task))
-            before, computed_s = computed_s, self._clock.cpu()
-            self._crew.worked(number, computed_s - before)
-        self._crew.dismiss()
+        try:
+            computed_s = self._clock.cpu()
+            while (task := self._next_task(number)) is not None:
+                match task:
+                    case Assignment():
+                        posted_at = self._clock.monotonic()
+                        self._board.done(task, self._publish(task.row), posted_at)
+                    case HalfEnd():
+                        self._board.ended(task, self._end(task))
+                before, computed_s = computed_s, self._clock.cpu()
+                self._crew.worked(number, computed_s - before)
+        finally:
+            # Also where a defect ends the one that is alone: nobody else would ever look at the board again.
+            self._crew.dismiss()
 
     def _next_task(self, number: int) -> Assignment | HalfEnd | None:
         self._crew.wait_for_turn(number)

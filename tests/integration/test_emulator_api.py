@@ -96,7 +96,7 @@ def test_consume_takes_the_php_sdk_s_wait(client):
     started = time.monotonic()
 
     assert [] == client.consume("orders", wait=-1).messages
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 0.5
 
 
 def test_poll_ends_when_a_message_comes(client, emulator):
@@ -115,7 +115,7 @@ def test_poll_gives_up_in_time(client):
     started = time.monotonic()
 
     assert [] == client.consume("orders", wait=1).messages
-    assert 0.9 < time.monotonic() - started < 10
+    assert 0.9 < time.monotonic() - started < 2
 
 
 def test_poll_ends_when_time_brings_something(client, emulator):

@@ -46,7 +46,7 @@ def test_serve_ends_quickly_by_signal(number):
         code = process.process.wait(5)
 
         assert 0 == code
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 1
         assert b"" == bare.recv(1)
 
 
@@ -119,7 +119,7 @@ def test_emulator_stops_quickly_while_clients_poll():
         started = time.monotonic()
         emulator.stop()
 
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 1
         assert b"" == bare.recv(1)
 
 
